@@ -1,0 +1,76 @@
+import pytest
+import torch
+
+from yolite.anchors import fit_report, kmeans_anchors, side_ratio, split_by_level
+from yolite.errors import UserError
+
+
+def clusters() -> torch.Tensor:
+    g = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[10.0, 20.0], [40.0, 40.0], [150.0, 60.0]])
+    return (centres[:, None, :] * (1 + 0.05 * torch.randn(3, 200, 2, generator=g))).flatten(0, 1)
+
+
+@pytest.mark.parametrize("centroid", ["mean", "median"])
+def test_finds_planted_clusters(centroid: str) -> None:
+    report = kmeans_anchors(clusters(), 3, centroid=centroid)
+    torch.testing.assert_close(report.anchors, torch.tensor([[10.0, 20.0], [40.0, 40.0], [150.0, 60.0]]), rtol=0.02,
+                               atol=0.2)  # fmt: skip
+    assert report.avg_iou > 0.9
+    assert report.best_possible_recall == 1
+    assert report.best.bincount().tolist() == [200, 200, 200]
+
+
+def test_the_same_seed_gives_the_same_anchors() -> None:
+    wh = torch.rand(500, 2, generator=torch.Generator().manual_seed(1)) * 100 + 1
+    first, again = kmeans_anchors(wh, 6, seed=4), kmeans_anchors(wh, 6, seed=4)
+    assert torch.equal(first.anchors, again.anchors)
+
+
+def test_the_distance_is_that_of_shapes_not_of_pixels() -> None:
+    """Scaling all boxes scales the anchors and changes nothing else: 1 − IoU knows no px."""
+    wh = torch.rand(300, 2, generator=torch.Generator().manual_seed(2)) * 100 + 5
+    small, large = kmeans_anchors(wh, 4), kmeans_anchors(wh * 8, 4)
+    torch.testing.assert_close(large.anchors, small.anchors * 8)
+    assert large.avg_iou == pytest.approx(small.avg_iou, abs=1e-6)
+
+
+def test_report_by_hand() -> None:
+    wh = torch.tensor([[10.0, 10.0], [20.0, 10.0], [10.0, 50.0]])
+    report = fit_report(wh, torch.tensor([[10.0, 10.0]]), ratio=4.0)
+    assert report.avg_iou == pytest.approx((1 + 0.5 + 0.2) / 3)
+    assert report.best_possible_recall == pytest.approx(2 / 3)
+
+
+def test_side_ratio_by_hand() -> None:
+    assert side_ratio(torch.tensor([[10.0, 40.0]]), torch.tensor([[20.0, 20.0]])).item() == 2
+    assert side_ratio(torch.tensor([[20.0, 60.0]]), torch.tensor([[20.0, 20.0]])).item() == pytest.approx(3)
+
+
+def test_unusable_boxes_are_counted() -> None:
+    bad = torch.tensor([[0.0, 5.0], [float("nan"), 5.0], [5.0, float("inf")], [-1.0, 5.0]])
+    report = kmeans_anchors(torch.cat((clusters(), bad)), 3)
+    assert (report.boxes, report.dropped) == (600, 4)
+    assert torch.isfinite(report.anchors).all()
+
+
+def test_identical_boxes_give_no_degenerate_anchors() -> None:
+    report = kmeans_anchors(torch.tensor([[57.0, 57.0]]).repeat(20, 1), 3)
+    assert report.anchors.tolist() == [[57, 57]] * 3
+    assert report.avg_iou == 1
+
+
+@pytest.mark.parametrize(("boxes", "k", "words"), [(2, 5, "only 2 boxes"), (5, 0, "at least 1 anchor")])
+def test_plain_errors(boxes: int, k: int, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        kmeans_anchors(torch.ones(boxes, 2), k)
+
+
+def test_levels_by_area() -> None:
+    anchors = torch.tensor([[30.0, 30.0], [1.0, 1.0], [5.0, 6.0], [100.0, 9.0]])
+    assert split_by_level(anchors, 2) == [((1.0, 1.0), (5.0, 6.0)), ((30.0, 30.0), (100.0, 9.0))]
+    levels = split_by_level(anchors, 2)
+    areas = [[w * h for w, h in level] for level in levels]
+    assert max(areas[0]) <= min(areas[1])
+    with pytest.raises(UserError, match="multiple of 3"):
+        split_by_level(anchors, 3)

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from yolite.boxes import pairwise_overlap_share
+from yolite.data import digits
+from yolite.data.dataset import open_dataset
+from yolite.data.images import read_image
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return digits.ensure_digits(tmp_path_factory.mktemp("digits"))
+
+
+def load(file: Path, role: str):
+    return open_dataset(file, {}, yaml.safe_load(file.read_text())).load(role)
+
+
+def test_the_recipe(made: Path) -> None:
+    for role, scenes in (("train", 800), ("val", 200)):
+        split = load(made, role)
+        assert split.problems == []
+        assert not split.mirror_safe
+        counts = [len(s.boxes) for s in split.samples]
+        assert len(counts) == scenes
+        assert counts.count(0) == round(0.05 * scenes)
+        assert max(counts) == 12
+        boxes = torch.cat([s.boxes for s in split.samples])
+        side = (boxes[:, 2:] - boxes[:, :2]).amax(1).numpy()
+        assert side.min() >= 16
+        assert side.max() <= 160
+        share = np.histogram(np.log(side), bins=np.linspace(np.log(16), np.log(160) + 1e-6, 6))[0] / len(side)
+        assert (np.abs(share - 0.2) < 0.03).all(), "sides are even on a log scale"
+        labels = torch.cat([s.labels for s in split.samples]).bincount(minlength=10) / len(boxes)
+        assert ((labels - 0.1).abs() < 0.02).all()
+
+
+def test_overlap(made: Path) -> None:
+    """At least a fifth of the digits lie under a later one; none is covered by more than 40 %."""
+    covered = total = 0
+    for scene in digits.layout("train", 0):
+        boxes = torch.tensor([g.box for g in scene], dtype=torch.float32).reshape(-1, 4)
+        share = pairwise_overlap_share(boxes, boxes).triu(1) if len(boxes) else torch.zeros(0, 1)
+        covered += int((share.amax(1) > 0).sum()) if len(boxes) else 0
+        total += len(boxes)
+        assert not share.numel() or float(share.max()) <= 0.41
+    assert covered / total >= 0.2
+
+
+def test_validation_digits_are_never_trained_on() -> None:
+    """The blocks of the file's order do not meet; the bitmaps behind the scenes are told apart by their masks' sums."""
+    from sklearn.datasets import load_digits
+
+    n = len(load_digits().images)
+    assert n == 1797
+    assert n * 4 // 5 == 1437
+
+
+def test_the_same_seed_gives_the_same_files(made: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(digits, "SCENES", {"train": 6, "val": 3})
+    one, two = digits.ensure_digits(tmp_path / "a"), digits.ensure_digits(tmp_path / "b")
+    other = digits.ensure_digits(tmp_path / "a", seed=1)
+    files = sorted(p.relative_to(one.parent) for p in one.parent.rglob("*.*"))
+    assert len(files) == 19
+    assert all((one.parent / f).read_bytes() == (two.parent / f).read_bytes() for f in files)
+    assert other.parent != one.parent
+    picture = files[0]
+    assert not np.array_equal(read_image(one.parent / picture), read_image(other.parent / picture))
+
+
+def test_a_new_recipe_is_made_again_and_an_old_one_is_kept(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(digits, "SCENES", {"train": 2, "val": 1})
+    first = digits.ensure_digits(tmp_path)
+    stamp = first.stat().st_mtime_ns
+    assert digits.ensure_digits(tmp_path).stat().st_mtime_ns == stamp
+    monkeypatch.setattr(digits, "RECIPE", 99)
+    assert digits.ensure_digits(tmp_path) != first
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+from PIL import ImageOps
+
+from yolite.data.images import ImageError, image_size, read_image, write_image
+
+
+def picture() -> np.ndarray:
+    image = np.zeros((24, 40, 3), np.uint8)
+    image[:12, :20] = (255, 0, 0)
+    image[:12, 20:] = (0, 255, 0)
+    image[12:, :20] = (0, 0, 255)
+    return image
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
+    """Pillow's exif_transpose is the oracle."""
+    stored = PillowImage.fromarray(picture())
+    exif = PillowImage.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a{suffix}"
+    stored.save(path, exif=exif, **({"quality": 100, "subsampling": 0} if suffix == ".jpg" else {}))
+    wanted = np.asarray(ImageOps.exif_transpose(PillowImage.open(path)))
+    got = read_image(path)
+    assert got.shape == wanted.shape
+    assert image_size(path) == got.shape[:2]
+    assert np.abs(got.astype(int) - wanted.astype(int)).max() <= 4
+    assert got.flags["C_CONTIGUOUS"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "I;16", "P", "1"])
+def test_other_pixel_formats_become_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    if mode == "I;16":
+        PillowImage.fromarray(picture()[..., 0].astype(np.uint16) * 257).save(path)
+    else:
+        PillowImage.fromarray(picture()).convert(mode).save(path)
+    image = read_image(path)
+    assert image.shape == (24, 40, 3)
+    assert image.dtype == np.uint8
+
+
+def test_colours_are_rgb(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", picture())
+    assert read_image(tmp_path / "a.png")[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0 broken"])
+def test_unreadable_files_say_why(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError):
+        read_image(path)
+    with pytest.raises(ImageError):
+        image_size(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="does not exist"):
+        read_image(tmp_path / "no.jpg")

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from yolite.build import build_dataset
+from yolite.config import make_config
+from yolite.console import Console
+from yolite.data.images import ImageError
+from yolite.data.loader import EpochSampler, Pictures, PlainSet, TrainLoader, plain_batches
+from yolite.data.transforms import Augment
+from yolite.structures import Batch, Preprocess
+
+AUGMENT = Augment(0.5, 0.4, 0.1, 0.5, 0.1, 0.02, 0.4, 0.3, 0.25)
+
+
+def pictures(shapes: Path, cache: bool = True) -> Pictures:
+    config = make_config({"data": {"source": str(shapes)}})
+    split = build_dataset(config, Console()).load("train")
+    made = Pictures(split.samples, Preprocess((96, 96)))
+    if cache:
+        assert made.fill_cache() == []
+    return made
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return torch.equal(a.images, b.images) and torch.equal(a.targets.boxes, b.targets.boxes) and a.indices == b.indices
+
+
+def batches(shapes: Path, workers: int, start: int = 0, epoch: int = 0, cache: bool = True) -> list[Batch]:
+    return list(TrainLoader(pictures(shapes, cache), AUGMENT, 5, 7, 3, workers).epoch(epoch, start))
+
+
+def test_workers_change_nothing(shapes: Path) -> None:
+    alone = batches(shapes, 0)
+    assert len(alone) == 4
+    assert all(b.images.shape == (5, 3, 96, 96) for b in alone)
+    for workers in (1, 2):
+        assert all(same(a, b) for a, b in zip(alone, batches(shapes, workers), strict=True))
+
+
+def test_the_cache_changes_nothing(shapes: Path) -> None:
+    assert all(same(a, b) for a, b in zip(batches(shapes, 0), batches(shapes, 0, cache=False), strict=True))
+
+
+def test_starting_inside_an_epoch_gives_the_same_batches(shapes: Path) -> None:
+    whole, rest = batches(shapes, 0, epoch=2), batches(shapes, 1, start=2, epoch=2)
+    assert len(rest) == 2
+    assert all(same(a, b) for a, b in zip(whole[2:], rest, strict=True))
+
+
+def test_epochs_differ_and_each_shows_every_picture() -> None:
+    sampler = EpochSampler(11, 4, seed=0, mosaic_epochs=1)
+    seen = []
+    for epoch in (0, 1):
+        sampler.epoch = epoch
+        keys = [key for batch in sampler for key in batch]
+        assert len(keys) == 12
+        assert {index for _, index, _ in keys} == set(range(11))
+        assert {mosaic for _, _, mosaic in keys} == {epoch < 1}
+        seen.append([index for _, index, _ in keys])
+    assert seen[0] != seen[1]
+
+
+def test_boxes_lie_inside_and_know_their_picture(shapes: Path) -> None:
+    for batch in batches(shapes, 0):
+        assert (batch.targets.boxes >= 0).all()
+        assert (batch.targets.boxes <= 96).all()
+        assert set(batch.targets.image.tolist()) <= set(range(5))
+
+
+def test_plain_pictures_are_letterboxed_in_order(shapes: Path) -> None:
+    made = pictures(shapes, cache=False)
+    items = list(plain_batches(made, 6, lambda sample, reason: None))
+    assert [b.indices for b, _ in items] == [tuple(range(6)), tuple(range(6, 12)), tuple(range(12, 16))]
+    first, spent = items[0]
+    assert spent["decode"] > 0
+    wanted = first.letterboxes[0].apply(made.samples[0].boxes)
+    torch.testing.assert_close(first.targets.boxes[first.targets.image == 0], wanted)
+
+
+def test_an_unreadable_picture_is_reported(shapes: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    made = pictures(shapes, cache=False)
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"x")
+    made.samples[1] = replace(made.samples[1], path=bad)
+    with pytest.raises(ImageError):
+        PlainSet(made)[1]
+    told: list[str] = []
+    items = list(plain_batches(made, 16, lambda sample, reason: told.append(str(sample.path))))
+    assert told == [str(bad)]
+    assert items[0][0].indices == (0, *range(2, 16))
+    assert [str(s.path) for s, _ in made.fill_cache()] == [str(bad)]
+    assert len(made) == 15

@@ -1,0 +1,181 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import scene
+from yolite.build import build_dataset
+from yolite.config import make_config
+from yolite.console import Console
+from yolite.data.dataset import Split
+from yolite.data.images import write_image
+from yolite.errors import UserError
+
+
+def load(source: Path, role: str = "train", need_images: bool = True, **roles: str) -> Split:
+    config = make_config({"data": {"source": str(source), **roles}})
+    return build_dataset(config, Console()).load(role, need_images)
+
+
+def test_the_three_readers_agree(three_formats: dict[str, Path]) -> None:
+    splits = {name: load(path) for name, path in three_formats.items()}
+    for name, split in splits.items():
+        assert split.names == ["block", "disc"], name
+        assert split.problems == [], name
+    for a, b, c in zip(*(s.samples for s in splits.values()), strict=True):
+        assert a.path.name == b.path.name == c.path.name
+        for other in (b, c):
+            assert a.size == other.size == (96, 128)
+            torch.testing.assert_close(a.boxes, other.boxes, rtol=0, atol=1e-4)
+            assert torch.equal(a.labels, other.labels)
+    wanted = torch.tensor([box for _, box in scene(0)[1]]).float()
+    assert torch.equal(splits["voc"].samples[0].boxes, wanted)
+
+
+def test_coco_keeps_crowd_and_area_and_maps_ids(three_formats: dict[str, Path]) -> None:
+    file = three_formats["coco"].parent / "coco.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0].update(iscrowd=1, area=77.5)
+    file.write_text(json.dumps(content))
+    split = load(three_formats["coco"])
+    sample = split.samples[0]
+    assert sample.iscrowd.tolist()[0] is True
+    assert sample.area.tolist()[0] == 77.5
+    assert sample.ignore.tolist() == sample.iscrowd.tolist()
+    assert sample.id == 10
+    assert split.category_ids == [3, 7]
+
+
+def test_a_coco_json_plays_every_role_without_images(three_formats: dict[str, Path]) -> None:
+    for role in ("train", "val", "test"):
+        split = load(three_formats["coco"].parent / "coco.json", role, need_images=False)
+        assert len(split.samples) == 6
+        assert split.samples[0].path is None
+
+
+def test_voc_lists_difficult_and_numbers_as_written(three_formats: dict[str, Path]) -> None:
+    root = three_formats["voc"]
+    xml = root / "Annotations" / "s000.xml"
+    xml.write_text(xml.read_text().replace("</object>", "<difficult>1</difficult></object>", 1))
+    (root / "ImageSets" / "Main" / "few.txt").write_text("s000 1\ns001 -1\n")
+    split = load(root, "val", val="few")
+    assert len(split.samples) == 2
+    assert split.samples[0].difficult.tolist()[0] is True
+    assert split.samples[0].ignore.tolist()[0] is True
+    with pytest.raises(UserError, match="one of few, train"):
+        load(root, "val", val="nolist")
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "left"),
+    [
+        ("0 0.5 0.5 0.2", "field count", 1),
+        ("0 0.5 0.5 0.2 0.2 0.9", "field count", 1),
+        ("0 0.1 0.1 0.2 0.1 0.2 0.2", "field count", 1),
+        ("7 0.5 0.5 0.2 0.2", "class id", 1),
+        ("-1 0.5 0.5 0.2 0.2", "class id", 1),
+        ("0.5 0.5 0.5 0.2 0.2", "class id", 1),
+        ("0 a 0.5 0.2 0.2", "not a number", 1),
+        ("0 nan 0.5 0.2 0.2", "not finite", 1),
+        ("0 1e999 0.5 0.2 0.2", "not finite", 1),
+        ("0 0.5 0.5 0 0.2", "zero size", 1),
+        ("0 0.5 0.5 -0.1 0.2", "zero size", 1),
+        ("0 1.7 0.5 0.2 0.2", "outside", 1),
+        ("0 0.95 0.5 0.2 0.2", "out of bounds", 2),
+        ("0 0.9001 0.5 0.2 0.2", "out of bounds by less than 1 px", 2),
+    ],
+)
+def test_a_bad_row_costs_a_box_not_the_image(three_formats: dict[str, Path], row: str, kind: str, left: int) -> None:
+    file = three_formats["yolo"].parent / "labels" / "train" / "s000.txt"
+    file.write_text(f"1 0.5 0.5 0.25 0.25\n{row}\n")
+    split = load(three_formats["yolo"])
+    assert len(split.samples) == 6
+    assert len(split.samples[0].boxes) == left
+    (problem,) = split.problems
+    assert (problem.file, problem.line, problem.kind) == (file, 2, kind)
+
+
+def test_missing_and_empty_label_files_are_told_apart(three_formats: dict[str, Path]) -> None:
+    labels = three_formats["yolo"].parent / "labels" / "train"
+    (labels / "s000.txt").unlink()
+    (labels / "s001.txt").write_text("")
+    (labels / "ghost.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    split = load(three_formats["yolo"])
+    assert len(split.samples) == 6
+    assert [len(s.boxes) for s in split.samples[:2]] == [0, 0]
+    assert [(p.kind, p.file.name) for p in split.problems] == [
+        ("no label file", "s000.txt"), ("label without image", "ghost.txt"),
+    ]  # fmt: skip
+
+
+def test_an_unreadable_image_is_reported_and_left_out(three_formats: dict[str, Path]) -> None:
+    bad = three_formats["yolo"].parent / "images" / "train" / "s002.png"
+    bad.write_bytes(b"nothing")
+    for path in three_formats.values():
+        split = load(path)
+        assert len(split.samples) == 5
+        assert [(p.kind, p.file.name) for p in split.problems if p.kind == "unreadable image"] == [
+            ("unreadable image", "s002.png")
+        ]
+
+
+@pytest.mark.parametrize("layout", ["images/train", "train/images"])
+def test_folders_in_the_usual_layouts(tmp_path: Path, layout: str) -> None:
+    for role in ("train", "val" if layout == "images/train" else "valid"):
+        images = tmp_path / layout.replace("train", role)
+        write_image(images / "a.png", np.zeros((20, 30, 3), np.uint8))
+        labels = Path(str(images).replace("images", "labels"))
+        labels.mkdir(parents=True)
+        (labels / "a.txt").write_text("2 0.5 0.5 0.5 0.5\n")
+    split = load(tmp_path, "val")
+    assert split.names == ["class 0", "class 1", "class 2"]
+    assert split.samples[0].boxes.tolist() == [[7.5, 5, 22.5, 15]]
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")
+    assert load(tmp_path, "val").names == ["a", "b", "c", "d"]
+
+
+def test_a_list_of_images_and_a_role_override(three_formats: dict[str, Path]) -> None:
+    root = three_formats["yolo"].parent
+    (root / "few.txt").write_text("images/train/s001.png\nimages/train/s003.png\n")
+    split = load(three_formats["yolo"], "val", val="few.txt")
+    assert [s.id for s in split.samples] == ["s001", "s003"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: images/train\nnames: {0: a, 2: b}", "without gaps"),
+        ("train: images/train", "names is missing"),
+        ("names: [a]", "names no train"),
+        ("train: images/nowhere\nnames: [a, b]", "does not exist"),
+        ("[1, 2]", "must hold keys and values"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_descriptions_that_do_not_work(three_formats: dict[str, Path], text: str, words: str) -> None:
+    path = three_formats["yolo"].parent / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        load(path)
+
+
+def test_things_that_are_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load(tmp_path / "nowhere" / "x.yaml")
+    with pytest.raises(UserError, match="is not a data set"):
+        load(tmp_path)
+    with pytest.raises(UserError, match="did you mean 'digits'"):
+        load(Path("digit"))
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no images"):
+        load(tmp_path)
+
+
+def test_hostile_xml_is_refused(three_formats: dict[str, Path]) -> None:
+    xml = three_formats["voc"] / "Annotations" / "s000.xml"
+    xml.write_text('<!DOCTYPE a [<!ENTITY b "bbbb">]><annotation>&b;</annotation>')
+    split = load(three_formats["voc"])
+    assert split.problems[0].kind == "unreadable label file"
+    assert "document type" in split.problems[0].message

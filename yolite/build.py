@@ -1,0 +1,198 @@
+"""The one place where a config becomes objects."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolite.config import Config, ModelConfig, read_yaml
+from yolite.console import Console
+from yolite.data.dataset import ROLES, DataSet, Split, open_dataset
+from yolite.data.digits import ensure_digits
+from yolite.data.problems import summarise
+from yolite.errors import UserError, nearest
+from yolite.models.detector import Detector, initialise
+from yolite.models.graph import LayerRecord
+from yolite.paths import descriptor, generated
+from yolite.structures import HeadSpec, Preprocess
+
+Anchors = Sequence[Sequence[tuple[float, float]]]
+
+
+def build_preprocess(config: Config) -> Preprocess:
+    """Return the record that loader, predictor and export share."""
+    p = config.preprocess
+    return Preprocess(config.imgsz, p.mode, p.pad, p.mean, p.std)
+
+
+def build_specs(model: ModelConfig, classes: int, anchors: Anchors) -> tuple[HeadSpec, ...]:
+    """Return one `HeadSpec` a level.
+
+    Raises:
+        UserError: the anchors do not fit the levels.
+    """
+    code = model.code
+    if len(anchors) != len(code.strides):
+        raise UserError(f"model.code.anchors has {len(anchors)} levels, model.code.strides {len(code.strides)}")
+    return tuple(
+        HeadSpec(stride, tuple((float(w), float(h)) for w, h in level), classes, code.xy, code.grid_scale, code.wh,
+                 code.class_code)
+        for stride, level in zip(code.strides, anchors, strict=True)
+    )  # fmt: skip
+
+
+def _scaled(row: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
+    """Apply width to ``out`` and ``hidden`` (in steps of 8) and depth to ``n``."""
+    out = dict(row)
+    for key in ("out", "hidden"):
+        if key in out:
+            out[key] = max(8, round(out[key] * model.width / 8) * 8)
+    if "n" in out:
+        out["n"] = max(1, round(out["n"] * model.depth))
+    return out
+
+
+def _input_index(name: Any, here: int, names: Mapping[str, int]) -> int:
+    """Turn one entry of ``from`` into a layer index."""
+    if name == "above":
+        return here - 1
+    if name == "image":
+        return -1
+    if name in names:
+        return names[name]
+    raise UserError(f"model: layer {here} reads {name!r}, which no layer above is named{nearest(str(name), names)}")
+
+
+def build_records(model: ModelConfig, specs: Sequence[HeadSpec]) -> tuple[list[LayerRecord], list[int]]:
+    """Turn the rows of a model config into layer records.
+
+    Returns:
+        The records, and the indices of the head's layers (the outputs).
+
+    Raises:
+        UserError: a row that names no earlier layer, or as many head rows as do not fit the levels.
+    """
+    if not model.backbone or not model.head:
+        raise UserError(f"model {model.name!r} has no layers: give backbone and head, or a name from configs/")
+    if len(model.head) != len(specs):
+        raise UserError(f"model {model.name!r}: {len(model.head)} head rows for {len(specs)} strides")
+    records: list[LayerRecord] = []
+    names: dict[str, int] = {}
+    rows = [*model.backbone, *model.neck, *model.head]
+    outputs = list(range(len(rows) - len(model.head), len(rows)))
+    for here, row in enumerate(rows):
+        if "block" not in row:
+            raise UserError(f"model: layer {here} names no block: {dict(row)}")
+        arguments = _scaled(row, model)
+        block, name = str(arguments.pop("block")), str(arguments.pop("name", ""))
+        source = arguments.pop("from", "above")
+        sources = source if isinstance(source, list) else [source]
+        if here in outputs:
+            spec = specs[here - outputs[0]]
+            arguments |= {"anchors": len(spec.anchors), "classes": spec.classes}
+        records.append(LayerRecord(block, tuple(_input_index(s, here, names) for s in sources), arguments, name))
+        if name:
+            names[name] = here
+    return records, outputs
+
+
+def build_detector(config: Config, classes: int, anchors: Anchors) -> Detector:
+    """Build the network of ``config`` for this number of classes, weights drawn from the seed.
+
+    Raises:
+        UserError: the model section is not a network.
+    """
+    specs = build_specs(config.model, classes, anchors)
+    records, outputs = build_records(config.model, specs)
+    try:
+        detector = Detector(records, specs, outputs)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"model {config.model.name!r} cannot be built: {error}") from None
+    initialise(detector, config.seed)
+    return detector
+
+
+def placeholder_anchors(model: ModelConfig) -> Anchors:
+    """Return the config's anchors, or where they are ``auto`` some of the right number (for a summary)."""
+    if model.code.anchors != "auto":
+        return model.code.anchors
+    return [[(4.0 * s, 4.0 * s)] * model.code.anchors_per_level for s in model.code.strides]
+
+
+def build_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
+        raise UserError(f"device {name!r} is not known: give auto, cpu, cuda or cuda:N")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= int(number or 0):
+            there = f"{count} CUDA device(s)" if count else "no CUDA device"
+            raise UserError(f"device {name!r} was asked for, but this machine has {there}: use --device cpu")
+    return torch.device(name)
+
+
+def choose_precision(device: torch.device) -> tuple[str, str]:
+    """Decide ``precision: auto``; return (precision, reason)."""
+    if device.type == "cuda":
+        return ("bf16", "the GPU has bf16") if torch.cuda.is_bf16_supported() else ("fp32", "the GPU has no bf16")
+    # oneDNN's own test is not public; these are the instructions it runs bf16 convolutions on.
+    try:
+        flags = open("/proc/cpuinfo", encoding="ascii", errors="ignore").read()
+    except OSError:
+        flags = ""
+    for flag in ("amx_bf16", "avx512_bf16"):
+        if flag in flags:
+            return "bf16", f"the processor has {flag}"
+    return "fp32", f"no bf16 instructions are known on this processor ({platform.machine()})"
+
+
+def build_dataset(config: Config, console: Console) -> DataSet:
+    """Find the data set that ``config.data`` points to; the built-in one is made first if it is not there.
+
+    Raises:
+        UserError: it does not exist or is not understood.
+    """
+    data = config.data
+    overrides: dict[str, str] = {role: value for role in ROLES if (value := getattr(data, role)) is not None}
+    path = Path(data.source)
+    if path.is_dir():
+        inside = [path / name for name in ("data.yaml", "data.yml", "dataset.yaml") if (path / name).is_file()]
+        path = inside[0] if inside else path
+    elif not path.exists() and "/" not in data.source and not path.suffix:
+        path = descriptor(data.source, "data", "data set")
+    if path.suffix not in (".yaml", ".yml"):
+        return open_dataset(path, overrides)
+    plain = read_yaml(path) if path.is_file() else {}
+    if plain.get("generate") == "digits":
+        with console.track("making the built-in digits data set") as progress:
+            path = ensure_digits(generated(), int(plain.get("seed", 0)), progress)
+        plain = read_yaml(path)
+    elif not path.is_file():
+        raise UserError(f"data {path} does not exist: check the path")
+    return open_dataset(path, overrides, plain)
+
+
+def load_split(dataset: DataSet, role: str, console: Console, need_images: bool = True) -> Split:
+    """Read a role's samples and say what was found wrong, one line a kind.
+
+    Raises:
+        UserError: nothing plays this role, or nothing of it can be read.
+    """
+    split = dataset.load(role, need_images)
+    for line in summarise(split.problems):
+        console.warn(f"{role}: {line}")
+    console.say(
+        f"{role}: {len(split.samples)} images, {split.boxes} boxes, {len(split.names)} classes from {split.where}"
+    )
+    return split

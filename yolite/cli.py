@@ -1,0 +1,207 @@
+"""The command line: ``yolite VERB …``. Each verb's work is in `yolite.commands`, imported only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from yolite.errors import UserError, nearest
+
+LATER = ("explain", "check", "convert", "import", "export", "bench", "serve", "runs", "tune", "ablate")
+"""Verbs of the contract that are not built yet."""
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="A YOLO you can read, trust, and train on the machine you have. key=value words set any option of the "
+    "configuration (train.lr=0.01). --debug shows the traceback of an error.",
+)
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="settings, e.g. train.lr=0.01")]
+Data = Annotated[str | None, typer.Option(help="YAML, COCO json, VOC root or folder [default: the built-in digits]")]
+Imgsz = Annotated[str | None, typer.Option(help="input size: S or HxW, multiples of 32")]
+Batch = Annotated[int | None, typer.Option(min=1, help="images at once")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")]
+Json = Annotated[Path | None, typer.Option("--json", help="write the result here, for programs")]
+
+
+def _options(**given: Any) -> dict[str, Any]:
+    """Lay out given options (``section__key`` → nested), leaving out those that were not given."""
+    out: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is not None:
+            section, _, key = name.partition("__")
+            if key:
+                out.setdefault(section, {})[key] = value
+            else:
+                out[name] = value
+    return out
+
+
+@app.command()
+def train(
+    words: Words = None,
+    data: Data = None,
+    model: Annotated[str | None, typer.Option(help="name in configs/ or path to a YAML [default: yolite-n]")] = None,
+    weights: Annotated[str | None, typer.Option(help="checkpoint or run folder to start from")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over the training images")] = None,
+    imgsz: Imgsz = None,
+    batch: Batch = None,
+    device: Device = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="every draw comes from it")] = None,
+    out: Annotated[Path | None, typer.Option(help="run folder [default: runs/MODEL-N]")] = None,
+    resume: Annotated[Path | None, typer.Option(help="run folder to go on with")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML with any of the settings")] = None,
+    overfit: Annotated[int | None, typer.Option(min=1, help="learn N images by heart (a sanity check)")] = None,
+) -> None:
+    """Train a detector, judge it after every epoch, and end with COCO mAP."""
+    from yolite.commands.train import resume_run, train_run
+
+    options = _options(
+        data__source=data, weights=weights, train__epochs=epochs, imgsz=imgsz, train__batch=batch, device=device,
+        seed=seed, overfit=overfit,
+    )  # fmt: skip
+    if resume is not None:
+        refused = {"--model": model, "--weights": weights, "--out": out, "--config": config}
+        for flag, value in refused.items():
+            if value is not None:
+                raise UserError(f"{flag} cannot be given with --resume: the run {resume} has its own")
+        resume_run(resume, options, words or [])
+    else:
+        train_run(model, config, options, words or [], out)
+
+
+@app.command()
+def evaluate(
+    words: Words = None,
+    weights: Annotated[str | None, typer.Option(help="checkpoint or run folder (its best)")] = None,
+    results: Annotated[Path | None, typer.Option(help="any tool's COCO results json, scored against --data")] = None,
+    data: Annotated[str | None, typer.Option(help="data set [default: the one the weights were trained on]")] = None,
+    split: Annotated[str, typer.Option(help="role: train, val or test")] = "val",
+    imgsz: Imgsz = None,
+    batch: Batch = None,
+    device: Device = None,
+    json: Json = None,
+    report: Annotated[Path | None, typer.Option(help="not there yet")] = None,
+) -> None:
+    """Print the 12 COCO numbers and each class's AP, by pycocotools."""
+    if report is not None:
+        raise UserError("--report is not there yet: use --json")
+    if (weights is None) == (results is None):
+        raise UserError("evaluate needs either --weights W or --results FILE.json")
+    from yolite.commands.evaluate import evaluate_results, evaluate_weights
+
+    options = _options(data__source=data, imgsz=imgsz, eval__batch=batch, device=device)
+    if results is not None:
+        evaluate_results(results, split, options, words or [], json)
+    else:
+        evaluate_weights(str(weights), split, options, words or [], json)
+
+
+@app.command()
+def detect(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="image files, folders, patterns")],
+    weights: Annotated[str, typer.Option(help="checkpoint or run folder (its best)")],
+    conf: Annotated[float, typer.Option(min=0, max=1, help="least score")] = 0.25,
+    iou: Annotated[float, typer.Option(min=0, max=1, help="NMS threshold")] = 0.5,
+    max_det: Annotated[int, typer.Option(min=1, help="most boxes an image")] = 300,
+    imgsz: Imgsz = None,
+    batch: Annotated[int, typer.Option(min=1, help="images at once")] = 1,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the pictures [default: runs/detect-N]")] = None,
+    json: Json = None,
+    tile: Annotated[bool, typer.Option("--tile", help="not there yet")] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="not there yet")] = False,
+    nms: Annotated[str, typer.Option(help="hard (within each class) or agnostic (across all)")] = "hard",
+) -> None:
+    """Draw boxes on images; the JSON has them in px of the original image."""
+    for name, given in (("--tile", tile), ("--tta", tta), (f"--nms {nms}", nms in ("soft", "diou", "fusion"))):
+        if given:
+            raise UserError(f"{name} is not there yet: leave it out")
+    if nms not in ("hard", "agnostic"):
+        raise UserError(f"--nms {nms!r} is not known: give hard or agnostic")
+    from yolite.commands.detect import detect_sources
+
+    detect_sources(sources, weights, conf, iou, max_det, imgsz, batch, device or "auto", out, json, nms == "hard")
+
+
+@app.command()
+def anchors(
+    words: Words = None,
+    data: Data = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="number of anchors")] = 9,
+    imgsz: Annotated[str, typer.Option(help="input size: S or HxW, multiples of 32")] = "640",
+    json: Json = None,
+    plot: Annotated[Path | None, typer.Option(help="draw boxes and anchors here (.png)")] = None,
+    centroid: Annotated[str, typer.Option(help="median or mean of a cluster")] = "median",
+    levels: Annotated[int, typer.Option(min=1, help="levels that share the anchors")] = 3,
+) -> None:
+    """Compute anchors from the training boxes: k-means with the distance 1 - IoU."""
+    from yolite.commands.anchors import anchors_of_data
+
+    anchors_of_data(_options(data__source=data, imgsz=imgsz), words or [], k, json, plot, centroid, levels)
+
+
+@app.command()
+def summary(
+    words: Words = None,
+    model: Annotated[str | None, typer.Option(help="a name in configs/ or a path to a YAML")] = None,
+    weights: Annotated[str | None, typer.Option(help="checkpoint or run folder")] = None,
+    imgsz: Imgsz = None,
+    classes: Annotated[int, typer.Option(min=1, help="number of classes (with --model)")] = 80,
+) -> None:
+    """Print each layer's output size, parameters, FLOPs and receptive field."""
+    from yolite.commands.summary import print_summary
+
+    print_summary(model, weights, _options(imgsz=imgsz), words or [], classes)
+
+
+def _complain(text: str) -> int:
+    """Print one plain sentence on stderr; return the exit status 2."""
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    return 2
+
+
+def _run(arguments: list[str]) -> int:
+    """Run one command; return its exit status."""
+    if arguments and arguments[0] in LATER:
+        return _complain(f"'{arguments[0]}' is not there yet in this version of yolite: see --help for what is")
+    if arguments and not arguments[0].startswith("-"):
+        verbs = [command.callback.__name__ for command in app.registered_commands if command.callback]
+        if arguments[0] not in verbs:
+            hint = nearest(arguments[0], verbs)
+            return _complain(f"there is no command {arguments[0]!r}{hint}: it is one of {', '.join(verbs)}")
+    status = app(arguments, prog_name="yolite", standalone_mode=False)
+    return status if isinstance(status, int) else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit status of the contract (0, 1, 2, 130 or 143)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [word for word in arguments if word != "--debug"]
+    try:
+        return _run(arguments)
+    except UserError as error:
+        if debug:
+            raise
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        # typer's own complaints (unknown option, missing argument) carry a message made for people
+        if debug or not hasattr(error, "format_message"):
+            raise
+        return _complain(error.format_message())
+
+
+def console_script() -> None:
+    """Entry point of the ``yolite`` command."""
+    raise SystemExit(main())

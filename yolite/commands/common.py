@@ -1,0 +1,48 @@
+"""What several verbs share."""
+
+from __future__ import annotations
+
+from yolite.config import Config, parse_imgsz
+from yolite.console import Console
+from yolite.errors import UserError
+from yolite.evaluation.coco import NUMBERS, CocoResult
+from yolite.structures import Size
+
+
+def read_imgsz(text: str | None) -> Size | None:
+    """Read --imgsz for commands that take no configuration.
+
+    Raises:
+        UserError: not a size, or not a multiple of 32.
+    """
+    if text is None:
+        return None
+    try:
+        return parse_imgsz(text)
+    except ValueError as error:
+        raise UserError(f"imgsz: {error}") from None
+
+
+def check_classes(names: list[str], other: list[str], weights: str, data: str, console: Console) -> None:
+    """Refuse weights of another class count than the data; warn where only names differ.
+
+    Raises:
+        UserError: the numbers of classes differ.
+    """
+    if len(names) != len(other):
+        raise UserError(
+            f"{weights} was trained for {len(names)} classes ({', '.join(names[:4])} ...), but {data} has "
+            f"{len(other)} ({', '.join(other[:4])} ...): give the data it belongs to, or train on this one"
+        )
+    if names != other:
+        pairs = [f"{a} / {b}" for a, b in zip(names, other, strict=True) if a != b]
+        console.warn(f"class names of weights and data differ: {', '.join(pairs[:5])}")
+
+
+def print_metric(result: CocoResult, config: Config, console: Console, title: str) -> None:
+    """Print the 12 numbers and each class's AP, with the thresholds they were measured at."""
+    e = config.eval
+    console.table(f"{title}: {result.images} images", list(NUMBERS), [[f"{result.numbers[n]:.3f}" for n in NUMBERS]])
+    rows = [[c.name, str(c.objects), f"{c.AP:.3f}", f"{c.AP50:.3f}"] for c in result.per_class]
+    console.table("by class", ["class", "objects", "AP", "AP50"], rows)
+    console.say(f"pycocotools; confidence {e.conf}, NMS IoU {e.iou}, at most {e.max_det} boxes an image; -1: no object")

@@ -1,0 +1,84 @@
+"""``yolite detect``."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from yolite.commands.common import read_imgsz
+from yolite.console import Console
+from yolite.errors import UserError
+from yolite.paths import free_run_folder
+from yolite.predictor import Predictor, Result
+from yolite.sources import image_paths
+from yolite.training.run import write_json
+
+
+def _picture_path(out: Path, source: Path, taken: set[Path]) -> Path:
+    """Return where a source's picture goes: its own name, numbered where two sources share one."""
+    suffix = source.suffix.lower() if source.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else ".jpg"
+    path, number = out / f"{source.stem}{suffix}", 2
+    while path in taken:
+        path, number = out / f"{source.stem}-{number}{suffix}", number + 1
+    taken.add(path)
+    return path
+
+
+def _line(result: Result) -> str:
+    """Return what was found on one picture, for people: ``a.jpg 640x480: 2 cat, 1 dog``."""
+    if result.error is not None:
+        return f"{result.path}: {result.error}"
+    counts = Counter(result.names[label] for label in result.labels.tolist())
+    height, width = result.detections.size
+    found = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
+    return f"{result.path} {width}x{height}: {found}"
+
+
+def detect_sources(
+    sources: Sequence[str], weights: str, conf: float, iou: float, max_det: int, imgsz: str | None, batch: int,
+    device: str, out: Path | None, json: Path | None, class_wise: bool,
+) -> None:  # fmt: skip
+    """Detect on sources, write a picture each and the JSON, print one line each.
+
+    Raises:
+        UserError: weights or sources cannot be read, or not one of the images can.
+    """
+    console = Console()
+    size = read_imgsz(imgsz)
+    paths = image_paths(sources)
+    predictor = Predictor(weights, device, size)
+    folder = out or free_run_folder(Path("runs"), "detect")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be made ({error.strerror}): choose another folder") from None
+    entries, bad, capped, taken = [], [], 0, set[Path]()
+    started = time.monotonic()
+    with console.track("detecting") as progress:
+        for result in predictor.predict(paths, conf, iou, max_det, batch, class_wise):
+            entries.append(result.to_json())
+            if result.error is not None:
+                bad.append(_line(result))
+            else:
+                capped += result.detections.capped
+                result.save(_picture_path(folder, result.path, taken))
+            if result.error is None:
+                console.say(_line(result))
+            progress(len(entries), len(paths))
+    seconds = time.monotonic() - started
+    for line in bad:
+        console.warn(f"{line}; left out")
+    if json:
+        write_json(json, {"images": entries})
+    if len(bad) == len(paths):
+        raise UserError(f"none of the {len(paths)} files could be read as an image (first: {bad[0]})")
+    if capped:
+        console.warn(f"{capped} images had more than {max_det} boxes: the best {max_det} are kept (--max-det)")
+    boxes = sum(len(entry["detections"]) for entry in entries)
+    good = len(paths) - len(bad)
+    console.say(
+        f"{boxes} boxes on {good} images, {len(bad)} unreadable, confidence {conf}, NMS IoU {iou}; "
+        f"{good / seconds:.1f} images/s; pictures in {folder}"
+    )

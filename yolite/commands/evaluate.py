@@ -1,0 +1,88 @@
+"""``yolite evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolite.build import build_dataset, build_device, build_preprocess, load_split
+from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
+from yolite.commands.common import check_classes, print_metric
+from yolite.config import load_config, make_config, merge, parse_words
+from yolite.console import Console
+from yolite.data.loader import Pictures, plain_batches
+from yolite.errors import UserError
+from yolite.evaluation.coco import coco_metric, read_results
+from yolite.evaluation.evaluate import evaluate, to_json
+from yolite.inference import Inference
+from yolite.postprocess import Thresholds
+from yolite.structures import Batch, Detections, Sample
+from yolite.training.run import write_json
+
+
+def evaluate_weights(
+    weights: str, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None
+) -> None:
+    """Run a checkpoint over a split and print its metric.
+
+    Raises:
+        UserError: weights or data cannot be read, or do not belong together.
+    """
+    console = Console()
+    content = load_checkpoint(find_weights(weights))
+    stored = content["config"]
+    if "data" in options:
+        # other data: none of the lists of the data it was trained on
+        stored = merge(stored, {"data": {"train": None, "val": None, "test": None}})
+    config = make_config(stored, {"device": "auto"}, options, parse_words(words))
+    device = build_device(config.device)
+    data = load_split(build_dataset(config, console), split, console)
+    check_classes(content["names"], data.names, weights, config.data.source, console)
+    preprocess = build_preprocess(config)
+    inference = Inference(restore_detector(content), preprocess, device)
+    limits = Thresholds(config.eval.conf, config.eval.iou, config.eval.max_det, best_class=False)
+    pictures = Pictures(data.samples, preprocess)
+    bad: list[str] = []
+
+    def detect(batch: Batch) -> list[Detections]:
+        return inference(batch.images, batch.letterboxes, limits)
+
+    def report(sample: Sample, reason: str) -> None:
+        bad.append(f"{sample.path}: {reason}")
+
+    with console.track("evaluating") as progress:
+        batches = plain_batches(pictures, config.eval.batch, report)
+        result, _, reading = evaluate(batches, detect, data.samples, data.names, progress)
+    if bad:
+        console.warn(f"{len(bad)} images could not be read and count as not detected on (first: {bad[0]})")
+    seconds = {**inference.seconds, "decode": reading.get("decode", 0.0)}
+    seconds["preprocess"] += reading.get("preprocess", 0.0)
+    print_metric(result, config, console, f"{weights} on {split}")
+    plain = to_json(result, config.eval.conf, config.eval.iou, config.eval.max_det, seconds)
+    per_image = ", ".join(f"{name} {1000 * value:.1f}" for name, value in plain["seconds"].items())
+    console.say(f"ms an image on {device}: {per_image}")
+    if json:
+        write_json(json, plain)
+
+
+def evaluate_results(
+    results: Path, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None
+) -> None:
+    """Score any tool's COCO results file.
+
+    Raises:
+        UserError: the file or the data cannot be read, or do not belong together.
+    """
+    console = Console()
+    if "data" not in options:
+        raise UserError("--results needs --data: the truth that the results are scored against")
+    config = load_config(None, None, options, words)
+    data = load_split(build_dataset(config, console), split, console, need_images=False)
+    found = read_results(results, data.samples, data.category_ids)
+    result = coco_metric(data.samples, found, data.names)
+    # the file's own thresholds are unknown: nothing is cut but what COCO cuts, 100 boxes an image
+    config = make_config({"eval": {"conf": 0.0, "iou": 1.0, "max_det": 100}})
+    print_metric(result, config, console, f"{results} on {split}")
+    if json:
+        write_json(json, to_json(result, 0.0, 1.0, 100, None))

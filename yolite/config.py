@@ -1,0 +1,372 @@
+"""The typed configuration: one place for every default; YAML files and key=value words are laid over it.
+
+Order, the later wins: these defaults, the model's YAML in configs/, ``--config FILE``, command-line options,
+``key=value`` words. An unknown key or a wrong type is an error that names the nearest valid key. Nothing here
+computes: a value of ``auto`` is decided once by whoever uses it, logged, and stored in the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from yolite.errors import UserError, nearest
+from yolite.paths import descriptor
+
+Plain = dict[str, Any]
+
+
+class _Section(BaseModel):
+    """Base of all sections: unknown keys are refused, values cannot be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, protected_namespaces=())
+
+
+class DataConfig(_Section):
+    """What is trained and judged on."""
+
+    source: str = Field("digits", description="data set: a YAML, a COCO json, a VOC root, a folder, or 'digits'")
+    train: str | None = Field(None, description="list, folder or json that plays the role train")
+    val: str | None = Field(None, description="list, folder or json that plays the role val")
+    test: str | None = Field(None, description="list, folder or json that plays the role test")
+    workers: Literal["auto"] | int = Field("auto", description="loader processes; auto: by the processor count")
+    cache: Literal["auto", "ram", "off"] = Field(
+        "auto", description="keep decoded images at training size in RAM; auto: if they take at most a quarter of it"
+    )
+
+
+class CodeConfig(_Section):
+    """How the head's numbers become boxes; see `yolite.structures.HeadSpec`."""
+
+    strides: tuple[int, ...] = Field((8, 16, 32), description="input px a cell, finest level first")
+    anchors_per_level: int = Field(3, ge=1, description="anchors a cell")
+    anchors: Literal["auto"] | list[list[tuple[float, float]]] = Field(
+        "auto", description="[[w, h], ...] a level, in input px; auto: k-means on the training boxes"
+    )
+    xy: Literal["sigmoid"] = Field("sigmoid", description="code of the box centre")
+    grid_scale: float = Field(2.0, ge=1, description="how far the centre reaches: 1 = its cell")
+    wh: Literal["exp", "sigmoid_square"] = Field("sigmoid_square", description="code of the box size")
+    class_code: Literal["sigmoid", "softmax"] = Field("sigmoid", description="independent or exclusive classes")
+
+
+class ModelConfig(_Section):
+    """The network, row by row; see configs/yolite.yaml."""
+
+    name: str = Field("yolite-n", description="name of the model")
+    width: float = Field(1.0, gt=0, description="factor on the channels")
+    depth: float = Field(1.0, gt=0, description="factor on the repeats n")
+    backbone: list[Plain] = Field(default_factory=list, description="layers from the picture to the feature maps")
+    neck: list[Plain] = Field(default_factory=list, description="layers that join feature maps of several strides")
+    head: list[Plain] = Field(default_factory=list, description="layers that give the raw maps")
+    code: CodeConfig = CodeConfig()
+
+
+class PreprocessConfig(_Section):
+    """How a picture becomes network input; see `yolite.structures.Preprocess`."""
+
+    mode: Literal["letterbox", "stretch"] = Field("letterbox", description="keep the aspect ratio and pad, or not")
+    pad: int = Field(114, ge=0, le=255, description="grey value of the padding")
+    mean: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="per channel, 0 to 1")
+    std: tuple[float, float, float] = Field((1.0, 1.0, 1.0), description="per channel, 0 to 1")
+
+
+class TrainConfig(_Section):
+    """How it is trained."""
+
+    epochs: int = Field(24, ge=1, description="passes over the training images")
+    batch: int = Field(16, ge=1, description="images a step")
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="optimiser")
+    lr: float = Field(0.002, gt=0, description="peak learning rate")
+    final_lr: float = Field(0.01, ge=0, le=1, description="learning rate at the end, as a share of the peak")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after the warm-up")
+    warmup_epochs: float = Field(1.0, ge=0, description="epochs over which the learning rate rises from 0")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum, AdamW's beta1")
+    weight_decay: float = Field(0.05, ge=0, description="on convolution weights alone, not on BN or biases")
+    clip: float = Field(10.0, ge=0, description="largest gradient norm; 0: no clipping")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is evaluated; 0: none")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")
+    checkpoint_minutes: float = Field(2.0, ge=0, description="time between saves inside an epoch; 0: every step")
+
+
+class AugmentConfig(_Section):
+    """What training does to the pictures; evaluation and detection do none of it."""
+
+    mosaic: float = Field(0.5, ge=0, le=1, description="share of samples put together from four images")
+    close_mosaic: float = Field(0.2, ge=0, le=1, description="share of the epochs, at the end, without mosaic")
+    scale: float = Field(0.5, ge=0, lt=1, description="zoom by a factor from 1 − s to 1 / (1 − s)")
+    translate: float = Field(0.1, ge=0, le=1, description="shift by up to this share of the input")
+    hflip: Literal["auto"] | float = Field(
+        "auto",
+        description="chance of a mirror image; auto: 0.5 unless the data "
+        "set says that its classes do not survive it (mirror_safe: false)",
+    )
+    vflip: float = Field(0.0, ge=0, le=1, description="chance of an upside-down image")
+    hue: float = Field(0.015, ge=0, le=0.5, description="shift of the hue, share of the circle")
+    saturation: float = Field(0.5, ge=0, le=1, description="factor on the saturation, 1 ± this")
+    brightness: float = Field(0.3, ge=0, le=1, description="factor on the brightness, 1 ± this")
+    min_visible: float = Field(0.25, ge=0, le=1, description="a box cut to less than this share of its area goes")
+
+
+class AssignConfig(_Section):
+    """Which predictions answer for which objects; see `yolite.training.assign`."""
+
+    ratio: float = Field(4.0, gt=1, description="an anchor takes a box whose sides differ by less than this factor")
+    neighbours: bool = Field(True, description="also the two nearest neighbour cells of the box centre")
+    ignore_iou: float = Field(0.7, ge=0, le=1, description="other predictions above this IoU are not background")
+
+
+class LossConfig(_Section):
+    """Weights of the loss parts; see `yolite.training.loss`."""
+
+    box: float = Field(5.0, ge=0, description="weight of the box part")
+    objectness: float = Field(1.0, ge=0, description="weight of the objectness part")
+    classes: float = Field(0.5, ge=0, description="weight of the class part")
+    iou: Literal["iou", "giou", "diou", "ciou"] = Field("ciou", description="overlap measure of the box part")
+    balance: tuple[float, ...] = Field((4.0, 1.0, 0.4), description="weight of each level's objectness")
+    assign: AssignConfig = AssignConfig()
+
+
+class EvalConfig(_Section):
+    """How boxes are picked for the metric (COCO's custom: a low confidence, 100 boxes an image)."""
+
+    conf: float = Field(0.001, ge=0, le=1, description="least score")
+    iou: float = Field(0.65, ge=0, le=1, description="NMS threshold")
+    max_det: int = Field(100, ge=1, description="most boxes an image")
+    batch: int = Field(16, ge=1, description="images at once")
+
+
+class Config(_Section):
+    """Everything a run depends on."""
+
+    seed: int = Field(0, ge=0, description="every draw comes from it")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    imgsz: tuple[int, int] = Field((320, 320), description="input (height, width), multiples of 32; S, HxW or [H, W]")
+    overfit: int = Field(0, ge=0, description="train and judge on the first N training images alone (a sanity check)")
+    weights: str | None = Field(None, description="checkpoint to start from")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    train: TrainConfig = TrainConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @field_validator("imgsz", mode="before")
+    @classmethod
+    def _read_imgsz(cls, value: Any) -> Any:
+        return parse_imgsz(value)
+
+
+def parse_imgsz(value: Any) -> tuple[int, int]:
+    """Read an input size: 320, '320', '320x256' (height x width) or [320, 256].
+
+    Raises:
+        ValueError: not a size, or not a multiple of 32.
+    """
+    parts: Sequence[Any]
+    if isinstance(value, str):
+        parts = value.lower().split("x")
+    elif isinstance(value, (list, tuple)):
+        parts = value
+    else:
+        parts = [value]
+    try:
+        sides = [int(str(p)) for p in parts]
+    except ValueError:
+        sides = []
+    if len(sides) == 1:
+        sides = sides * 2
+    if len(sides) != 2 or min(sides) < 32:
+        raise ValueError(f"{value!r} is not an input size: give S or HxW in px, at least 32")
+    for side in sides:
+        if side % 32:
+            low = max(32, side // 32 * 32)
+            raise ValueError(f"{side} is not a multiple of 32 (the coarsest stride): give {low} or {low + 32}")
+    return sides[0], sides[1]
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Plain:
+    """Return ``base`` with ``over`` laid on it, section by section; neither is changed."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def read_yaml(path: Path) -> Plain:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        UserError: the file is missing, not YAML, or not a mapping.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}): check the path") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not valid YAML: {reason}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path} must hold keys and values, not a {type(loaded).__name__}")
+    return loaded
+
+
+def read_config_file(path: Path) -> Plain:
+    """Read a config YAML and the one file it may ``include`` (beside it); its own values win."""
+    plain = read_yaml(path)
+    include = plain.pop("include", None)
+    if include is None:
+        return plain
+    base = read_yaml(path.parent / str(include))
+    if "include" in base:
+        raise UserError(f"{path.parent / str(include)} includes another file: one level of include is the limit")
+    return merge(base, plain)
+
+
+def _valid_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Yield every dotted key of the configuration."""
+    for name, info in section.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _valid_keys(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _nearest_key(key: str) -> str:
+    """Return a hint with the valid key that looks most like ``key`` (in full, or by its last part)."""
+    valid = list(_valid_keys())
+    if hint := nearest(key, valid):
+        by_full = hint
+    else:
+        by_full = ""
+    last = key.rsplit(".", 1)[-1]
+    leaves = {v.rsplit(".", 1)[-1]: v for v in reversed(valid)}
+    by_leaf = nearest(last, leaves)
+    if "." not in key and by_leaf:
+        leaf = by_leaf.split("'")[1]
+        return f" (did you mean {leaves[leaf]!r}?)"
+    return by_full or by_leaf
+
+
+def parse_words(words: Sequence[str]) -> Plain:
+    """Read ``key=value`` words into nested plain data; values are read as YAML.
+
+    Raises:
+        UserError: a word without '=', or a value that is not YAML.
+    """
+    out: Plain = {}
+    for word in words:
+        key, sign, text = word.partition("=")
+        if not sign or not key:
+            raise UserError(f"{word!r} is not understood: settings are written key=value, e.g. train.lr=0.01")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"{key}: {text!r} cannot be read as a value") from None
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        out = merge(out, nested)
+    return out
+
+
+_WANTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "string_type": "a text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "model_type": "a section with keys of its own",
+}
+
+
+def _sentence(error: ValidationError) -> str:
+    """Turn pydantic's first complaint into one plain sentence."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    # pydantic appends the branch of a union ("int", "literal['auto']"): not part of the key
+    valid = set(_valid_keys())
+    key = ".".join(where)
+    while key not in valid and "." in key and first["type"] != "extra_forbidden":
+        key = key.rsplit(".", 1)[0]
+    if first["type"] == "extra_forbidden":
+        return f"unknown setting {key!r}{_nearest_key(key)}"
+    value = first["input"]
+    wanted = _WANTED.get(first["type"])
+    if wanted:
+        return f"{key}: {value!r} is not {wanted}"
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
+    return f"{key}: {message}" if repr(value) in message else f"{key}: {value!r} is refused: {message}"
+
+
+def make_config(*layers: Mapping[str, Any]) -> Config:
+    """Lay plain settings over the defaults, the later ones on top, and check them.
+
+    Raises:
+        UserError: an unknown key or a value of the wrong type or range.
+    """
+    plain: Plain = {}
+    for layer in layers:
+        plain = merge(plain, layer)
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        raise UserError(_sentence(error)) from None
+
+
+def load_config(
+    model: str | None = None,
+    file: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    words: Sequence[str] = (),
+) -> Config:
+    """Build the configuration of a command.
+
+    Args:
+        model: A name in configs/ or a path to a YAML; None: what ``file`` names, else yolite-n.
+        file: A YAML with any of the settings.
+        options: Plain nested settings from command-line options.
+        words: ``key=value`` words.
+
+    Raises:
+        UserError: anything wrong with one of them.
+    """
+    from_file = read_config_file(file) if file else {}
+    from_words = parse_words(words)
+    named = from_words.get("model", {})
+    if not isinstance(named, Mapping):
+        raise UserError("model=… is written --model; model.KEY=… changes one of its settings")
+    stated = from_file.get("model", {})
+    base: Plain = {}
+    if model or not (isinstance(stated, Mapping) and stated.get("backbone")):
+        name = model or (stated.get("name") if isinstance(stated, Mapping) else None) or "yolite-n"
+        base = read_config_file(descriptor(str(name), "configs", "model"))
+    return make_config(base, from_file, options or {}, from_words)
+
+
+def to_plain(config: Config) -> Plain:
+    """Return the configuration as plain data (lists, numbers, strings) for YAML and checkpoints."""
+    plain: Plain = config.model_dump(mode="json")
+    return plain
+
+
+def replace_setting(config: Config, dotted: str, value: Any) -> Config:
+    """Return the configuration with one setting changed (used where an ``auto`` is decided)."""
+    return make_config(to_plain(config), parse_words([f"{dotted}={yaml.safe_dump(value, default_flow_style=True)}"]))
+
+
+def choices(literal: Any) -> tuple[str, ...]:
+    """Return the words that a Literal type allows."""
+    return tuple(str(word) for word in get_args(literal))

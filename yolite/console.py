@@ -1,0 +1,85 @@
+"""What people see: lines, tables and progress bars; the same words go into the run's log.txt."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+PLAIN_SECONDS = 10.0
+"""Where there is no terminal, a progress line is printed this often."""
+
+
+class Console:
+    """Prints to stdout (results) and stderr (progress, warnings), and to a log file once there is one."""
+
+    def __init__(self) -> None:
+        # Without a terminal a line is never wrapped: one message, one line.
+        width = None if sys.stdout.isatty() else 400
+        self._out = RichConsole(width=width, highlight=False, soft_wrap=True)
+        self._err = RichConsole(stderr=True, width=width, highlight=False, soft_wrap=True)
+        self._log: Path | None = None
+
+    def log_to(self, path: Path) -> None:
+        """Add every further line to ``path`` too."""
+        self._log = path
+
+    def _write(self, text: str) -> None:
+        if self._log is not None:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._out.print(text, markup=False)
+        self._write(text)
+
+    def warn(self, text: str) -> None:
+        """Print one line on stderr, marked as a warning."""
+        self._err.print(f"warning: {text}", markup=False, style="yellow")
+        self._write(f"warning: {text}")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table; the first column is left-aligned, the others are numbers."""
+        table = Table(title=title, title_justify="left")
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right")
+        for row in rows:
+            table.add_row(*row)
+        self._out.print(table)
+        if self._log is not None:
+            with self._log.open("a", encoding="utf-8") as file:
+                RichConsole(file=file, width=160).print(table)
+
+    @contextmanager
+    def track(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        """Show progress; yields a function to call with (done, in all)."""
+        with self.bar() as update:
+            yield lambda done, total: update(label, done, total)
+
+    @contextmanager
+    def bar(self) -> Iterator[Callable[[str, int, int], None]]:
+        """Show a progress bar with a text that may change; yields a function (text, done, in all)."""
+        if not self._err.is_terminal:
+            last = [time.monotonic()]
+
+            def plain(text: str, done: int, total: int) -> None:
+                if time.monotonic() - last[0] >= PLAIN_SECONDS and done < total:
+                    last[0] = time.monotonic()
+                    self._err.print(f"{text}: {done}/{total}", markup=False)
+
+            yield plain
+            return
+        columns = (
+            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("eta"), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=self._err, transient=True) as progress:
+            task = progress.add_task("", total=None)
+            yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)

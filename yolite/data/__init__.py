@@ -1,0 +1,1 @@
+"""Reading data sets, augmenting them, and making batches of them."""

@@ -1,0 +1,204 @@
+"""From what ``--data`` points to, to the samples of a role (train, val or test)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from yolite.data.problems import Problem
+from yolite.data.readers import coco, voc, yolo
+from yolite.errors import UserError
+from yolite.structures import Sample
+
+Role = Literal["train", "val", "test"]
+ROLES: tuple[Role, ...] = ("train", "val", "test")
+_FOLDER_NAMES: dict[str, tuple[str, ...]] = {
+    "train": ("train", "train2017", "training"),
+    "val": ("val", "valid", "val2017", "validation"),
+    "test": ("test", "test2017", "testing"),
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """The samples of one role.
+
+    Attributes:
+        role: train, val or test.
+        samples: What was read.
+        names: Class names; labels index them.
+        category_ids: The data set's own id of each class (COCO), for results files.
+        problems: Everything that was found wrong on the way.
+        where: What was read, for people.
+        mirror_safe: Whether an object's mirror image is an object of the same class.
+    """
+
+    role: str
+    samples: list[Sample]
+    names: list[str]
+    category_ids: list[int]
+    problems: list[Problem]
+    where: str
+    mirror_safe: bool = True
+
+    @property
+    def boxes(self) -> int:
+        """Number of boxes."""
+        return sum(len(sample.boxes) for sample in self.samples)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set whose files have been found but not read.
+
+    Attributes:
+        kind: Which reader it takes.
+        root: Folder that relative entries start from.
+        names: Class names; empty where a YOLO folder has none.
+        entries: What plays each role: paths (yolo), {images, annotations} (coco) or list names (voc).
+        where: What was pointed to.
+        mirror_safe: See `Split`.
+    """
+
+    kind: Literal["yolo", "coco", "voc"]
+    root: Path
+    names: list[str]
+    entries: dict[str, Any]
+    where: str
+    mirror_safe: bool = True
+
+    def load(self, role: str, need_images: bool = True) -> Split:
+        """Read the samples of a role.
+
+        Raises:
+            UserError: nothing plays this role, or what does cannot be read at all.
+        """
+        if role not in ROLES:
+            raise UserError(f"split {role!r} is no role: give train, val or test")
+        entry = self.entries.get(role)
+        if entry is None:
+            there = ", ".join(sorted(self.entries)) or "none"
+            raise UserError(
+                f"{self.where} has nothing for the role {role!r} (it has: {there}): say what plays it "
+                f"with data.{role}=NAME"
+            )
+        problems: list[Problem] = []
+        ids = list(range(1, len(self.names) + 1))
+        if self.kind == "voc":
+            samples = voc.read_voc(self.root, str(entry), self.names, problems)
+        elif self.kind == "coco":
+            file, images = _coco_entry(self.root, entry, need_images)
+            samples, ids = coco.read_coco(file, images, self.names, problems)
+        else:
+            paths = [self.root / str(e) for e in (entry if isinstance(entry, list) else [entry])]
+            samples = yolo.read_yolo(paths, len(self.names) or None, problems)
+        names = self.names or _numbered(samples)
+        if not samples:
+            reason = f" (first: {problems[0]})" if problems else ""
+            raise UserError(f"{self.where}: no image of the role {role!r} can be read{reason}")
+        return Split(role, samples, names, ids or list(range(1, len(names) + 1)), problems,
+                     f"{self.where} [{_shown(entry)}]", self.mirror_safe)  # fmt: skip
+
+
+def _shown(entry: Any) -> str:
+    """Return a role's entry for people."""
+    return str(entry.get("annotations", entry)) if isinstance(entry, Mapping) else str(entry)
+
+
+def _numbered(samples: list[Sample]) -> list[str]:
+    """Name classes by number where a data set has no names."""
+    largest = max((int(s.labels.max()) for s in samples if len(s.labels)), default=0)
+    return [f"class {i}" for i in range(largest + 1)]
+
+
+def _coco_entry(root: Path, entry: Any, need_images: bool) -> tuple[Path, Path | None]:
+    """Return the json and the image folder of a COCO role."""
+    if isinstance(entry, Mapping):
+        if "annotations" not in entry:
+            raise UserError(f"a COCO role needs annotations: FILE.json (and images: DIR), got {dict(entry)}")
+        file = root / str(entry["annotations"])
+        images = root / str(entry["images"]) if "images" in entry else file.parent
+    else:
+        file = root / str(entry)
+        images = file.parent / "images" if (file.parent / "images").is_dir() else file.parent
+    return file, images if need_images else None
+
+
+def _names(value: Any, where: Path) -> list[str]:
+    """Read the ``names`` of a YAML: a list, or a mapping from 0 on."""
+    if isinstance(value, Mapping):
+        try:
+            ordered = {int(k): str(v) for k, v in value.items()}
+        except (TypeError, ValueError):
+            raise UserError(f"{where}: names must map whole numbers to names") from None
+        if sorted(ordered) != list(range(len(ordered))):
+            raise UserError(f"{where}: names must be numbered 0, 1, 2 ... without gaps")
+        return [ordered[i] for i in range(len(ordered))]
+    if isinstance(value, list) and value:
+        return [str(v) for v in value]
+    raise UserError(f"{where}: names is missing or empty: list the class names")
+
+
+def _from_yaml(file: Path, plain: Mapping[str, Any], overrides: Mapping[str, str]) -> DataSet:
+    """Describe a data set from its YAML (see the command contract)."""
+    root = file.parent / str(plain.get("path") or ".")
+    entries: dict[str, Any] = {role: plain[role] for role in ROLES if plain.get(role)}
+    entries.update(overrides)
+    if not entries:
+        raise UserError(f"{file} names no train, val or test")
+    mirror_safe = bool(plain.get("mirror_safe", True))
+    is_coco = any(isinstance(e, Mapping) or str(e).endswith(".json") for e in entries.values())
+    if is_coco:
+        first = next(iter(entries.values()))
+        json_file, _ = _coco_entry(root, first, False)
+        names = list(coco.category_names(coco.read_json(json_file)).values())
+        return DataSet("coco", root, names, entries, str(file), mirror_safe)
+    return DataSet("yolo", root, _names(plain.get("names"), file), entries, str(file), mirror_safe)
+
+
+def _from_folder(root: Path, overrides: Mapping[str, str]) -> DataSet:
+    """Describe a folder in the usual YOLO layout: images/train and labels/train, or train/images and train/labels."""
+    entries: dict[str, Any] = {}
+    for role, folders in _FOLDER_NAMES.items():
+        for name in folders:
+            for path in (Path("images") / name, Path(name) / "images"):
+                if role not in entries and (root / path).is_dir():
+                    entries[role] = path
+    entries.update(overrides)
+    if not entries:
+        raise UserError(
+            f"{root} is not a data set: expected a data.yaml, images/train and images/val, train/images and "
+            "valid/images, or a Pascal VOC root (JPEGImages, Annotations, ImageSets/Main)"
+        )
+    listed = next((root / n for n in ("classes.txt", "labels/classes.txt") if (root / n).is_file()), None)
+    names = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()] if listed else []
+    return DataSet("yolo", root, names, entries, str(root))
+
+
+def open_dataset(path: Path, overrides: Mapping[str, str], plain: Mapping[str, Any] | None = None) -> DataSet:
+    """Find out what ``path`` is and describe it.
+
+    Args:
+        path: A YAML, a COCO json, a VOC root or a YOLO folder.
+        overrides: {role: list, folder or json} that replace the data set's own.
+        plain: The content of ``path`` where it is a YAML that was read already.
+
+    Raises:
+        UserError: it does not exist or is none of these.
+    """
+    if plain is not None:
+        return _from_yaml(path, plain, overrides)
+    if path.suffix == ".json" and path.is_file():
+        names = list(coco.category_names(coco.read_json(path)).values())
+        entries: dict[str, Any] = {role: path.name for role in ROLES} | dict(overrides)
+        return DataSet("coco", path.parent, names, entries, str(path))
+    if not path.exists():
+        raise UserError(f"data {path} does not exist: give a YAML, a COCO json, a VOC root or a folder")
+    if not path.is_dir():
+        raise UserError(f"data {path} is not understood: give a YAML, a COCO json, a VOC root or a folder")
+    if (path / "Annotations").is_dir() and (path / "ImageSets" / "Main").is_dir():
+        return DataSet("voc", path, voc.class_names(path), {"train": "train", "val": "val", "test": "test"} |
+                       dict(overrides), str(path))  # fmt: skip
+    return _from_folder(path, overrides)

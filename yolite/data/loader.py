@@ -1,0 +1,273 @@
+"""From samples to batches: decode, letterbox, augment, collate.
+
+A batch depends on (seed, epoch, step) alone: not on the number of loader processes, nor on where a run was resumed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from yolite.boxes import clip
+from yolite.data.images import ImageError, read_image
+from yolite.data.mosaic import Labelled, compose, mosaic_patches, single_patch
+from yolite.data.transforms import Augment, FlipAndColour
+from yolite.geometry import Image, Letterbox, resize
+from yolite.seeding import derived, generator
+from yolite.structures import Batch, Preprocess, Sample, Targets
+
+_ORDER, _SAMPLE = 10, 11  # streams of `seeding.generator`
+Key = tuple[int, int, bool]
+"""(epoch, index of the sample, whether mosaic is still on)."""
+
+
+class Pictures:
+    """Samples as pictures resized for the network (not yet padded), from a cache in RAM or from their files.
+
+    Args:
+        samples: What to read; every one has a path.
+        preprocess: The input size and mode.
+    """
+
+    def __init__(self, samples: list[Sample], preprocess: Preprocess) -> None:
+        self.samples = samples
+        self.preprocess = preprocess
+        self.letterboxes = [Letterbox.fit(sample.size, preprocess) for sample in samples]
+        self._cache: list[Image] | None = None
+
+    @property
+    def cache_bytes(self) -> int:
+        """Size of the whole cache."""
+        return sum(3 * box.content[0] * box.content[1] for box in self.letterboxes)
+
+    def fill_cache(self, progress: Callable[[int, int], None] | None = None) -> list[tuple[Sample, str]]:
+        """Decode every picture once, on all processors; return the samples that could not be decoded, and why.
+
+        Those are taken out of ``samples``.
+        """
+
+        def one(index: int) -> Image | str:
+            try:
+                return resize(read_image(self._path(index)), self.letterboxes[index].content)
+            except ImageError as error:
+                return str(error)
+
+        results: list[Image | str] = []
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for result in pool.map(one, range(len(self.samples))):
+                results.append(result)
+                if progress:
+                    progress(len(results), len(self.samples))
+        bad = [(s, r) for s, r in zip(self.samples, results, strict=True) if isinstance(r, str)]
+        good = [i for i, r in enumerate(results) if not isinstance(r, str)]
+        self._cache = [r for r in results if not isinstance(r, str)]
+        self.samples = [self.samples[i] for i in good]
+        self.letterboxes = [self.letterboxes[i] for i in good]
+        return bad
+
+    def _path(self, index: int) -> Path:
+        path = self.samples[index].path
+        if path is None:
+            raise ImageError("the data set was read without images")
+        return path
+
+    def read(self, index: int) -> tuple[Image, dict[str, float]]:
+        """Return the resized picture and the seconds spent on decoding and resizing.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+        if self._cache is not None:
+            return self._cache[index], {"decode": 0.0, "preprocess": 0.0}
+        start = time.perf_counter()
+        image = read_image(self._path(index))
+        decoded = time.perf_counter()
+        image = resize(image, self.letterboxes[index].content)
+        return image, {"decode": decoded - start, "preprocess": time.perf_counter() - decoded}
+
+    def labelled(self, index: int) -> Labelled:
+        """Return the resized picture with its boxes in its own px; an unreadable one becomes grey without boxes."""
+        sample, letterbox = self.samples[index], self.letterboxes[index]
+        shift = torch.tensor([letterbox.pad_x, letterbox.pad_y] * 2, dtype=torch.float32)
+        try:
+            image, _ = self.read(index)
+        except ImageError as error:
+            # With a cache it was reported and left out before; without one the run goes on with a grey picture.
+            print(f"warning: {sample.path}: {error}; taken as an empty grey picture", file=sys.stderr)
+            image = np.full((*letterbox.content, 3), self.preprocess.pad, np.uint8)
+            return Labelled(image, torch.zeros(0, 4), sample.labels[:0], sample.ignore[:0])
+        return Labelled(image, letterbox.apply(sample.boxes) - shift, sample.labels, sample.ignore)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def _item(image: Image, boxes: torch.Tensor, labels: torch.Tensor, ignore: torch.Tensor, index: int,
+          letterbox: Letterbox) -> tuple[Batch, dict[str, float]]:  # fmt: skip
+    """Wrap one finished picture as a batch of one."""
+    targets = Targets(boxes, labels, torch.zeros(len(boxes), dtype=torch.int64), ignore)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    return Batch(pixels, targets, (letterbox,), (index,)), {}
+
+
+class TrainSet(Dataset[Batch]):
+    """Augmented samples by `Key`."""
+
+    def __init__(self, pictures: Pictures, augment: Augment, seed: int) -> None:
+        self.pictures, self.augment, self.seed = pictures, augment, seed
+        self._recolour = FlipAndColour(augment)
+
+    def __getitem__(self, key: Key) -> Batch:
+        """Return one augmented picture as a batch of one; everything drawn comes from (seed, epoch, index)."""
+        epoch, index, mosaic_on = key
+        rng = generator(self.seed, _SAMPLE, epoch, index)
+        canvas, pad = self.pictures.preprocess.size, self.pictures.preprocess.pad
+        own = self.pictures.labelled(index)
+        if mosaic_on and rng.random() < self.augment.mosaic:
+            others = [self.pictures.labelled(int(i)) for i in rng.integers(len(self.pictures), size=3)]
+            sources = [own, *others]
+            patches = mosaic_patches(rng, [p.image.shape[:2] for p in sources], canvas, self.augment)
+        else:
+            sources = [own]
+            patches = [single_patch(rng, own.image.shape[:2], canvas, self.augment)]
+        scene = compose(sources, patches, canvas, pad, self.augment.min_visible)
+        image, boxes, rows = self._recolour(scene.image, scene.boxes, derived(self.seed, _SAMPLE, epoch, index))
+        letterbox = self.pictures.letterboxes[index]
+        return _item(image, clip(boxes, canvas), scene.labels[rows], scene.ignore[rows], index, letterbox)[0]
+
+
+class PlainSet(Dataset[tuple[Batch, dict[str, float]]]):
+    """Letterboxed samples without augmentation, by index, with the seconds each step took."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def __getitem__(self, index: int) -> tuple[Batch, dict[str, float]]:
+        """Return one letterboxed picture as a batch of one.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+        image, seconds = self.pictures.read(index)
+        start = time.perf_counter()
+        letterbox, sample = self.pictures.letterboxes[index], self.pictures.samples[index]
+        padded = letterbox.pad(image)
+        seconds["preprocess"] += time.perf_counter() - start
+        return _item(padded, letterbox.apply(sample.boxes), sample.labels, sample.ignore, index, letterbox)[0], seconds
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+
+def collate(items: list[Batch]) -> Batch:
+    """Join batches of one into a batch; each box learns its picture's place."""
+    image = [torch.full_like(item.targets.image, place) for place, item in enumerate(items)]
+    return Batch(
+        torch.cat([item.images for item in items]),
+        Targets(
+            torch.cat([item.targets.boxes for item in items]),
+            torch.cat([item.targets.labels for item in items]),
+            torch.cat(image),
+            torch.cat([item.targets.ignore for item in items]),
+        ),
+        tuple(box for item in items for box in item.letterboxes),
+        tuple(i for item in items for i in item.indices),
+    )
+
+
+class EpochSampler(Sampler[list[Key]]):
+    """Batches of keys for one epoch at a time, from any step on.
+
+    Every epoch goes once through a fresh shuffle of all samples; the last batch is filled up from its beginning, so
+    that all batches are equally large.
+    """
+
+    def __init__(self, samples: int, batch: int, seed: int, mosaic_epochs: int) -> None:
+        self.samples, self.batch, self.seed, self.mosaic_epochs = samples, batch, seed, mosaic_epochs
+        self.epoch, self.start = 0, 0
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return math.ceil(self.samples / self.batch)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = generator(self.seed, _ORDER, self.epoch).permutation(self.samples)
+        order = np.resize(order, self.steps * self.batch)
+        mosaic_on = self.epoch < self.mosaic_epochs
+        for step in range(self.start, self.steps):
+            part = order[step * self.batch : (step + 1) * self.batch]
+            yield [(self.epoch, int(i), mosaic_on) for i in part]
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+
+def _one_thread(_: int) -> None:
+    """Keep a loader process to one thread: the others belong to the training step."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def choose_workers(setting: str | int) -> int:
+    """Decide ``data.workers: auto``: one process less than there are processors, at most 8."""
+    return max(0, min(8, (os.cpu_count() or 1) - 1)) if setting == "auto" else int(setting)
+
+
+class TrainLoader:
+    """Training batches, epoch by epoch."""
+
+    def __init__(self, pictures: Pictures, augment: Augment, batch: int, seed: int, mosaic_epochs: int,
+                 workers: int) -> None:  # fmt: skip
+        self.sampler = EpochSampler(len(pictures), batch, seed, mosaic_epochs)
+        self._loader = DataLoader(
+            TrainSet(pictures, augment, seed),
+            batch_sampler=self.sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            persistent_workers=workers > 0,
+            worker_init_fn=_one_thread,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return self.sampler.steps
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of an epoch from step ``start`` on."""
+        self.sampler.epoch, self.sampler.start = epoch, start
+        return iter(self._loader)
+
+
+def plain_batches(
+    pictures: Pictures, batch: int, on_error: Callable[[Sample, str], None]
+) -> Iterator[tuple[Batch, dict[str, float]]]:
+    """Yield letterboxed batches in order, with the seconds spent; unreadable images are reported and left out."""
+    data = PlainSet(pictures)
+    items: list[Batch] = []
+    spent = {"decode": 0.0, "preprocess": 0.0}
+    for index in range(len(data)):
+        try:
+            item, seconds = data[index]
+        except ImageError as error:
+            on_error(pictures.samples[index], str(error))
+            continue
+        items.append(item)
+        spent = {name: spent[name] + seconds[name] for name in spent}
+        if len(items) == batch:
+            yield collate(items), spent
+            items, spent = [], dict.fromkeys(spent, 0.0)
+    if items:
+        yield collate(items), spent

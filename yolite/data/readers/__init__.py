@@ -1,0 +1,1 @@
+"""One module a label format; each turns its files into Samples."""

@@ -1,0 +1,124 @@
+"""Pascal VOC: one XML file an image (Annotations), pictures in JPEGImages, lists of stems in ImageSets/Main."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
+from pathlib import Path
+
+from yolite.data.images import SUFFIXES, ImageError, image_size
+from yolite.data.problems import Problem, Row, make_sample
+from yolite.errors import UserError
+from yolite.structures import Sample
+
+
+def _parse(file: Path) -> ElementTree.Element:
+    """Parse one annotation; a document type (the way to entity bombs) is refused.
+
+    Raises:
+        ValueError: not XML or with a document type.
+    """
+    data = file.read_bytes()
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise ValueError("it declares a document type, which is refused")
+    try:
+        return ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"not XML: {error}") from None
+
+
+def class_names(root: Path) -> list[str]:
+    """Return the classes: those of a ``classes.txt`` in the root, else every name in Annotations, sorted."""
+    listed = root / "classes.txt"
+    if listed.is_file():
+        return [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names: set[str] = set()
+    for file in sorted((root / "Annotations").glob("*.xml")):
+        try:
+            names.update((tag.text or "").strip() for tag in _parse(file).iterfind("object/name"))
+        except (OSError, ValueError):
+            continue  # reported when the file is read for its boxes
+    names.discard("")
+    if not names:
+        raise UserError(f"{root / 'Annotations'} names no object: is it a Pascal VOC root?")
+    return sorted(names)
+
+
+def _stems(listing: Path) -> list[str]:
+    """Read the stems of a list; lines of VOC's per-class lists (``stem 1``) are read by their first word."""
+    if not listing.is_file():
+        there = sorted(p.stem for p in listing.parent.glob("*.txt"))
+        raise UserError(
+            f"{listing} does not exist: choose a list with data.ROLE=NAME, one of {', '.join(there) or 'none there'}"
+        )
+    lines = listing.read_text(encoding="utf-8").splitlines()
+    return [line.split()[0] for line in lines if line.strip()]
+
+
+def _image_of(root: Path, stem: str) -> Path:
+    """Return the picture of a stem (any usual ending)."""
+    for suffix in (".jpg", *sorted(SUFFIXES)):
+        path = root / "JPEGImages" / f"{stem}{suffix}"
+        if path.is_file():
+            return path
+    return root / "JPEGImages" / f"{stem}.jpg"
+
+
+def _rows(file: Path, objects: Iterable[ElementTree.Element], names: list[str], problems: list[Problem]) -> list[Row]:
+    """Read the boxes of one annotation, numbers as written (no −1)."""
+    rows = []
+    for number, element in enumerate(objects, 1):
+        name = (element.findtext("name") or "").strip()
+        if name not in names:
+            problems.append(Problem(file, number, "class id", f"class {name!r} is not in the list", "box left out"))
+            continue
+        try:
+            x1, y1, x2, y2 = (float(element.findtext(f"bndbox/{k}") or "") for k in ("xmin", "ymin", "xmax", "ymax"))
+        except ValueError:
+            problems.append(Problem(file, number, "field count", "bndbox is not four numbers", "box left out"))
+            continue
+        difficult = (element.findtext("difficult") or "0").strip() == "1"
+        rows.append(Row(number, (x1, y1, x2, y2), names.index(name), difficult=difficult))
+    return rows
+
+
+def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]) -> list[Sample]:
+    """Read the samples of one list of a VOC root.
+
+    Args:
+        root: Folder with JPEGImages, Annotations and ImageSets/Main.
+        listing: Name of the list, without ``.txt``.
+        names: The data set's classes.
+        problems: Findings are added here.
+
+    Raises:
+        UserError: there is no such list, or it is empty.
+    """
+    samples = []
+    file = root / "ImageSets" / "Main" / f"{listing}.txt"
+    stems = _stems(file)
+    if not stems:
+        raise UserError(f"{file} is empty: it should name one image a line")
+    for stem in stems:
+        image, annotation = _image_of(root, stem), root / "Annotations" / f"{stem}.xml"
+        try:
+            size = image_size(image)
+        except ImageError as error:
+            problems.append(Problem(image, 0, "unreadable image", str(error), "image left out"))
+            continue
+        rows: list[Row] = []
+        try:
+            tree = _parse(annotation)
+            stated = (int(tree.findtext("size/height") or 0), int(tree.findtext("size/width") or 0))
+            if min(stated) > 0 and stated != size:
+                message = f"the XML says {stated[1]}x{stated[0]} px, the image has {size[1]}x{size[0]}"
+                problems.append(Problem(annotation, 0, "size differs", message, "boxes taken as px of the image"))
+            rows = _rows(annotation, tree.iterfind("object"), names, problems)
+        except FileNotFoundError:
+            text = "there is no annotation"
+            problems.append(Problem(annotation, 0, "no label file", text, "image counts as background"))
+        except (OSError, ValueError) as error:
+            text = f"the annotation cannot be read ({error})"
+            problems.append(Problem(annotation, 0, "unreadable label file", text, "image counts as background"))
+        samples.append(make_sample(image, size, rows, annotation, stem, problems))
+    return samples

@@ -1,0 +1,95 @@
+"""Pictures for people: boxes on images, anchors against boxes."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from yolite.anchors import AnchorReport
+from yolite.geometry import Image
+from yolite.structures import Detections
+
+
+def colour(label: int) -> tuple[int, int, int]:
+    """Return a colour (R, G, B) for a class; neighbours on the list differ clearly (golden angle on the circle)."""
+    r, g, b = colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.85, 0.95)
+    return int(r * 255), int(g * 255), int(b * 255)
+
+
+def draw_detections(image: Image, found: Detections, names: Sequence[str]) -> Image:
+    """Return a copy of the image [H, W, 3] with boxes, names and scores, sized for the picture."""
+    out = image.copy()
+    unit = max(1, round(min(image.shape[:2]) / 320))
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * unit
+    # worst first, so that the best stays on top
+    for index in reversed(range(len(found))):
+        x1, y1, x2, y2 = (round(v) for v in found.boxes[index].tolist())
+        label = int(found.labels[index])
+        paint = colour(label)
+        cv2.rectangle(out, (x1, y1), (x2, y2), paint, unit, cv2.LINE_AA)
+        text = f"{names[label]} {float(found.scores[index]):.2f}"
+        (width, height), base = cv2.getTextSize(text, font, size, unit)
+        top = y1 - height - base if y1 - height - base >= 0 else y1
+        left = max(0, min(x1, image.shape[1] - width))
+        cv2.rectangle(out, (left, top), (left + width, top + height + base), paint, -1)
+        ink = (0, 0, 0) if sum(paint) > 330 else (255, 255, 255)
+        cv2.putText(out, text, (left, top + height), font, size, ink, unit, cv2.LINE_AA)
+    return out
+
+
+def figure(width: float, height: float) -> tuple[Any, Any]:
+    """Return a matplotlib figure and axes that need no screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots()
+
+
+def plot_anchors(path: Path, wh: np.ndarray, report: AnchorReport, levels: int) -> None:
+    """Draw box shapes [N, 2] as points and the anchors over them, coloured by level."""
+    fig, axes = figure(7, 6.5)
+    rng = np.random.default_rng(0)
+    shown = wh if len(wh) <= 20000 else wh[rng.choice(len(wh), 20000, replace=False)]
+    axes.scatter(shown[:, 0], shown[:, 1], s=3, c="0.6", linewidths=0, alpha=0.5, label=f"{report.boxes} boxes")
+    each = max(1, len(report.anchors) // levels) if len(report.anchors) % levels == 0 else len(report.anchors)
+    for level in range(-(-len(report.anchors) // each)):
+        part = report.anchors[level * each : (level + 1) * each].numpy()
+        name = f"anchors, level {level + 1}" if each < len(report.anchors) else "anchors"
+        axes.scatter(part[:, 0], part[:, 1], s=70, marker="s", edgecolors="black", label=name, color=f"C{level}")
+        for w, h in part:
+            axes.annotate(f"{w:.0f}x{h:.0f}", (w, h), xytext=(5, 5), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", yscale="log", xlabel="width, input px", ylabel="height, input px")
+    axes.set_title(f"k = {len(report.anchors)}: average IoU {report.avg_iou:.3f}, "
+                   f"best possible recall {report.best_possible_recall:.3f}")  # fmt: skip
+    axes.legend(loc="upper left", fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path)
+
+
+def plot_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Draw the loss parts, AP and AP50 of a run over its epochs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(10, 4), dpi=110, layout="constrained")
+    FigureCanvasAgg(fig)
+    left, right = fig.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    for key in history[0]:
+        if key.startswith("loss_"):
+            left.plot(epochs, [row[key] for row in history], label=key.removeprefix("loss_"))
+    for key in ("AP", "AP50"):
+        right.plot(epochs, [row[key] for row in history], label=key, marker="." if len(history) < 40 else "")
+    left.set(xlabel="epoch", title="training loss", ylim=(0, None))
+    right.set(xlabel="epoch", title="validation, pycocotools", ylim=(0, 1))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    fig.savefig(path)

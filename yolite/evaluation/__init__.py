@@ -1,0 +1,1 @@
+"""COCO mAP and what is read off it."""

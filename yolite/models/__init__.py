@@ -1,0 +1,1 @@
+"""Blocks, the graph they form, and the detector: these never see targets, config or loss."""

@@ -1,0 +1,73 @@
+"""The detector: a graph whose outputs are raw maps, each described by a HeadSpec. It never sees targets or the loss."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from yolite.models.blocks import Conv
+from yolite.models.graph import Graph, LayerRecord
+from yolite.structures import HeadSpec
+
+
+class Detector(nn.Module):
+    """A network that answers a picture with raw maps, in train and eval mode alike.
+
+    Args:
+        records: The layers; those named in ``outputs`` give the raw maps.
+        specs: One `HeadSpec` an output: how to read it.
+        outputs: Indices of the output layers, finest level first.
+
+    Raises:
+        ValueError: if an output has other channels than its spec.
+    """
+
+    def __init__(self, records: Sequence[LayerRecord], specs: Sequence[HeadSpec], outputs: Sequence[int]) -> None:
+        super().__init__()
+        self.graph = Graph(records, outputs)
+        self.specs = tuple(specs)
+        for index, spec in zip(outputs, self.specs, strict=True):
+            if self.graph.channels[index] != spec.channels:
+                raise ValueError(
+                    f"layer {index} gives {self.graph.channels[index]} channels, its HeadSpec needs {spec.channels}"
+                )
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.specs[0].classes
+
+    @property
+    def max_stride(self) -> int:
+        """The input's height and width must be multiples of this."""
+        return max(spec.stride for spec in self.specs)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] normalised → one raw map [B, A·(5 + classes), H / stride, W / stride] a spec."""
+        maps: list[Tensor] = self.graph(images)
+        return maps
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Draw the weights of every BN convolution anew (He et al. 2015, fan-out) from ``seed``; biases stay."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            if module.bias is None:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            else:
+                nn.init.normal_(module.weight, std=0.01, generator=generator)
+
+
+def fused(model: Detector) -> Detector:
+    """Return a copy for inference with each BN folded into the convolution before it (equal up to rounding)."""
+    model = copy.deepcopy(model).eval()
+    for module in model.modules():
+        if isinstance(module, Conv) and isinstance(module.bn, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+            module.bn = nn.Identity()
+    return model

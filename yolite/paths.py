@@ -1,0 +1,53 @@
+"""Where yolite finds its own files (configs, data descriptors) and where it may write what it generates."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from yolite.errors import UserError, nearest
+
+_PACKAGE = Path(__file__).resolve().parent
+_REPOSITORY = _PACKAGE.parent
+
+
+def shipped(folder: str) -> Path:
+    """Return the folder ``configs`` or ``data`` that came with yolite: inside an installed wheel, or the checkout's."""
+    inside = _PACKAGE / "_shipped" / folder
+    return inside if inside.is_dir() else _REPOSITORY / folder
+
+
+def generated() -> Path:
+    """Return the folder for generated data: data/generated in a checkout, else the user's cache folder."""
+    if not (_PACKAGE / "_shipped").is_dir() and (_REPOSITORY / "pyproject.toml").is_file():
+        return _REPOSITORY / "data" / "generated"
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "yolite"
+
+
+def descriptor(name: str, folder: str, what: str) -> Path:
+    """Find ``name`` as a path to a YAML file, or as the name of one of the shipped files in ``folder``.
+
+    Raises:
+        UserError: there is no such file; the nearest shipped name is given.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if path.is_file():
+            return path
+        raise UserError(f"{what} file {name} does not exist: check the path")
+    found = shipped(folder) / f"{name}.yaml"
+    if found.is_file():
+        return found
+    names = sorted(p.stem for p in shipped(folder).glob("*.yaml"))
+    raise UserError(
+        f"unknown {what} {name!r}{nearest(name, names)}: give a path to a YAML file or one of {', '.join(names)}"
+    )
+
+
+def free_run_folder(parent: Path, name: str) -> Path:
+    """Return parent/name-N with the lowest N from 1 that is not taken."""
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"

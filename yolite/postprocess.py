@@ -1,0 +1,73 @@
+"""From raw maps to boxes on the picture: decode, threshold, NMS, invert the letterbox."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from yolite.codec import decode_likely
+from yolite.geometry import Letterbox
+from yolite.nms import hard_nms
+from yolite.structures import Detections, HeadSpec
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Which boxes are let through.
+
+    Attributes:
+        conf: Least score.
+        iou: NMS threshold.
+        max_det: Most boxes an image.
+        best_class: True gives each box its best class; False lets it score for every class above ``conf`` (the
+            metric asks for that).
+        class_wise: NMS within each class, or across all.
+    """
+
+    conf: float
+    iou: float
+    max_det: int
+    best_class: bool
+    class_wise: bool = True
+
+
+def select(boxes: Tensor, values: Tensor, limits: Thresholds) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """Threshold and NMS for one image.
+
+    Args:
+        boxes: [N, 4] input px.
+        values: [N, classes] scores.
+        limits: What to let through.
+
+    Returns:
+        Boxes [K, 4], scores [K], labels [K], best first, and whether ``max_det`` cut the list.
+    """
+    if limits.best_class:
+        score, label = values.max(-1)
+        row = (score > limits.conf).nonzero()[:, 0]
+        score, label = score[row], label[row]
+    else:
+        row, label = (values > limits.conf).nonzero(as_tuple=True)
+        score = values[row, label]
+    # A net that diverged can give infinite boxes; they are no boxes.
+    finite = torch.isfinite(boxes[row]).all(-1) & torch.isfinite(score)
+    row, label, score = row[finite], label[finite], score[finite]
+    kept, capped = hard_nms(boxes[row], score, label, limits.iou, limits.max_det, limits.class_wise)
+    return boxes[row[kept]], score[kept], label[kept], capped
+
+
+def postprocess(
+    maps: Sequence[Tensor], specs: Sequence[HeadSpec], letterboxes: Sequence[Letterbox], limits: Thresholds
+) -> list[Detections]:
+    """Turn the raw maps of a batch into one `Detections` an image, image px, on the CPU."""
+    out = []
+    for place, letterbox in enumerate(letterboxes):
+        levels = [decode_likely(raw[place], spec, limits.conf) for raw, spec in zip(maps, specs, strict=True)]
+        boxes, values = (torch.cat(parts) for parts in zip(*levels, strict=True))
+        box, score, label, capped = select(boxes, values, limits)
+        found = letterbox.invert(box.float().cpu())
+        out.append(Detections(found, score.float().cpu(), label.cpu(), letterbox.image, capped))
+    return out

@@ -1,0 +1,1 @@
+"""Assignment, loss, optimiser, and the loop that trains."""

@@ -1,0 +1,198 @@
+"""Before the first step: read the data, decide every ``auto`` once, build the network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolite.anchors import AnchorReport, fit_report, kmeans_anchors, split_by_level
+from yolite.build import (
+    build_dataset,
+    build_detector,
+    build_device,
+    build_preprocess,
+    choose_precision,
+    load_split,
+    placeholder_anchors,
+)
+from yolite.checkpoint import find_weights, load_checkpoint, transfer
+from yolite.config import Config, replace_setting
+from yolite.console import Console
+from yolite.data.dataset import Split
+from yolite.data.loader import Pictures, choose_workers
+from yolite.data.problems import Problem, summarise
+from yolite.errors import UserError
+from yolite.models.detector import Detector
+from yolite.structures import Preprocess
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a `Trainer` needs; ``config`` has no ``auto`` left."""
+
+    config: Config
+    detector: Detector
+    preprocess: Preprocess
+    train: Pictures
+    val: Pictures
+    names: list[str]
+    fingerprint: str
+
+
+def box_shapes(pictures: Pictures) -> Tensor:
+    """Return the widths and heights [N, 2] of all boxes to be learned, input px."""
+    boxes = [
+        letterbox.apply(sample.boxes[~sample.ignore])
+        for sample, letterbox in zip(pictures.samples, pictures.letterboxes, strict=True)
+    ]
+    joined = torch.cat(boxes)
+    return joined[:, 2:] - joined[:, :2]
+
+
+def fingerprint(*splits: Pictures) -> str:
+    """Return a hash of what is trained and judged on: ids, sizes, boxes, labels."""
+    digest = hashlib.sha256()
+    for pictures in splits:
+        for s in pictures.samples:
+            digest.update(f"{s.id} {s.size}".encode())
+            digest.update(s.boxes.numpy().tobytes() + s.labels.numpy().tobytes() + s.ignore.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(config: Config, console: Console) -> tuple[Split, Split, Config]:
+    """Read the roles train and val; in overfit mode both are the first N labelled training images."""
+    dataset = build_dataset(config, console)
+    train = load_split(dataset, "train", console)
+    if not config.overfit:
+        return train, load_split(dataset, "val", console), config
+    few = [s for s in train.samples if len(s.boxes)][: config.overfit]
+    console.say(
+        f"overfit: training on {len(few)} images without augmentation and judging on the same images; "
+        "the AP below says that the pieces work together, nothing about new pictures"
+    )
+    quiet = {"mosaic": 0.0, "scale": 0.0, "translate": 0.0, "hflip": 0.0, "vflip": 0.0, "hue": 0.0,
+             "saturation": 0.0, "brightness": 0.0}  # fmt: skip
+    for name, value in quiet.items():
+        config = replace_setting(config, f"augment.{name}", value)
+    return replace(train, samples=few), replace(train, role="val", samples=few), config
+
+
+def _cache(pictures: Pictures, role: str, setting: str, console: Console) -> str:
+    """Decide ``data.cache`` and fill the cache; unreadable images are reported and left out."""
+    if setting == "auto":
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        setting = "ram" if pictures.cache_bytes <= memory / 4 else "off"
+    if setting == "off":
+        console.say(f"{role}: images are read from their files every time (data.cache=off)")
+        return setting
+    with console.track(f"{role}: decoding images into RAM ({pictures.cache_bytes / 2**20:.0f} MiB)") as progress:
+        bad = pictures.fill_cache(progress)
+    problems = [Problem(s.path, 0, "unreadable image", why, "image left out") for s, why in bad if s.path]
+    for line in summarise(problems):
+        console.warn(f"{role}: {line}")
+    if not len(pictures):
+        raise UserError(f"no image of the role {role} can be read (first: {problems[0]})")
+    return setting
+
+
+def _decide_anchors(config: Config, wh: Tensor, console: Console) -> Config:
+    """Decide ``model.code.anchors`` by k-means on the training boxes, and say how well the anchors fit."""
+    code, report = config.model.code, None
+    if code.anchors == "auto":
+        levels = len(code.strides)
+        report = kmeans_anchors(wh, levels * code.anchors_per_level, seed=config.seed, ratio=config.loss.assign.ratio)
+        config = replace_setting(
+            config, "model.code.anchors", [[list(a) for a in level] for level in split_by_level(report.anchors, levels)]
+        )
+        how = "k-means on the training boxes"
+    else:
+        flat = torch.tensor([anchor for level in code.anchors for anchor in level])
+        report = fit_report(wh, flat, config.loss.assign.ratio)
+        how = "given"
+    console.say(
+        f"anchors ({how}): {_shown(report)}; average IoU {report.avg_iou:.3f}, best possible recall "
+        f"{report.best_possible_recall:.4f} of {report.boxes} boxes"
+    )
+    return config
+
+
+def _shown(report: AnchorReport) -> str:
+    return " ".join(f"{w:.0f}x{h:.0f}" for w, h in report.anchors.tolist())
+
+
+def _decide(config: Config, mirror_safe: bool, device: torch.device, console: Console) -> Config:
+    """Decide every other ``auto``, and say so."""
+    if config.augment.hflip == "auto":
+        chance = 0.5 if mirror_safe else 0.0
+        reason = "the default" if mirror_safe else "the data set says that its classes do not survive mirroring"
+        console.say(f"augment.hflip: {chance} ({reason})")
+        config = replace_setting(config, "augment.hflip", chance)
+    if config.train.precision == "auto":
+        precision, reason = choose_precision(device)
+        console.say(f"train.precision: {precision} ({reason})")
+        config = replace_setting(config, "train.precision", precision)
+    if config.data.workers == "auto":
+        workers = choose_workers("auto")
+        console.say(f"data.workers: {workers} ({os.cpu_count()} processors)")
+        config = replace_setting(config, "data.workers", workers)
+    return replace_setting(config, "device", str(device))
+
+
+def _start_weights(detector: Detector, weights: str, console: Console) -> None:
+    """Copy the tensors of a checkpoint that fit, and list what is kept and what is newly drawn."""
+    kept, new = transfer(detector, load_checkpoint(find_weights(weights)))
+    if not kept:
+        raise UserError(f"no tensor of {weights} fits this model: leave --model out to take the checkpoint's own")
+    layers = sorted({".".join(name.split(".")[:3]) for name in new})
+    remade = f"; newly drawn: {', '.join(layers)}" if layers else ""
+    console.say(f"weights from {weights}: {len(kept)} of {len(kept) + len(new)} tensors kept{remade}")
+
+
+def prepare(config: Config, console: Console, resuming: bool = False) -> Prepared:
+    """Read the data, decide what is ``auto``, build the network.
+
+    Args:
+        config: As asked for, or, when resuming, as stored in the run.
+        console: Where decisions are said.
+        resuming: Weights will be restored: leave ``config.weights`` alone.
+
+    Raises:
+        UserError: no data, no labels, a batch larger than the data, a device that is not there.
+    """
+    device = build_device(config.device)
+    train_split, val_split, config = _read(config, console)
+    preprocess = build_preprocess(config)
+    train, val = Pictures(train_split.samples, preprocess), Pictures(val_split.samples, preprocess)
+    cache = [_cache(p, role, config.data.cache, console) for p, role in ((train, "train"), (val, "val"))]
+    if config.data.cache == "auto":
+        config = replace_setting(config, "data.cache", cache[0])
+    wh = box_shapes(train)
+    if not len(wh):
+        raise UserError(f"{train_split.where}: the {len(train)} training images have no usable box: check the labels")
+    if len(train) < config.train.batch and not config.overfit:
+        raise UserError(
+            f"train.batch is {config.train.batch}, but there are only {len(train)} training images: "
+            f"give --batch {len(train)} or less"
+        )
+    config = _decide(_decide_anchors(config, wh, console), train_split.mirror_safe, device, console)
+    detector = build_detector(config, len(train_split.names), placeholder_anchors(config.model))
+    if config.weights and not resuming:
+        _start_weights(detector, config.weights, console)
+    return Prepared(config, detector.to(device), preprocess, train, val, train_split.names, fingerprint(train, val))
+
+
+def differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+    """List the settings that differ, as ``key: stored -> asked``."""
+    out = []
+    for key in sorted(stored.keys() | asked.keys()):
+        old, new = stored.get(key), asked.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            out += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            out.append(f"{prefix}{key}: {old} -> {new}")
+    return out

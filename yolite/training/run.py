@@ -1,0 +1,95 @@
+"""The run folder: config.yaml, metrics.jsonl, last.ckpt, best.ckpt, results.json, log.txt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolite.checkpoint import save_checkpoint, write_atomically
+from yolite.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run, and how each file is written."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Make a new run folder.
+
+        Raises:
+            UserError: it holds a run already, or cannot be made.
+        """
+        run = cls(path)
+        if run.last.exists() or run.metrics.exists() or run.config.exists():
+            raise UserError(f"--out {path} already holds a run: choose another folder, or go on with --resume {path}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {path} cannot be made ({error.strerror}): choose another folder") from None
+        return run
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line an epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.path / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best validation AP."""
+        return self.path / "best.ckpt"
+
+    @property
+    def results(self) -> Path:
+        """The final evaluation of best.ckpt."""
+        return self.path / "results.json"
+
+    @property
+    def log(self) -> Path:
+        """What was printed."""
+        return self.path / "log.txt"
+
+    def write_config(self, plain: dict[str, Any]) -> None:
+        """Write config.yaml."""
+        text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=110)
+        write_atomically(self.config, lambda file: file.write(text.encode()))
+
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Write metrics.jsonl anew from the whole history, so that a resume leaves no line twice."""
+        text = "".join(json.dumps(row) + "\n" for row in history)
+        write_atomically(self.metrics, lambda file: file.write(text.encode()))
+
+    def write_results(self, plain: dict[str, Any]) -> None:
+        """Write results.json."""
+        write_json(self.results, plain)
+
+    def save(self, content: dict[str, Any], best: bool) -> None:
+        """Write last.ckpt, and best.ckpt too if this is the best state so far."""
+        if best:
+            save_checkpoint(self.best, content)
+        save_checkpoint(self.last, content)
+
+
+def write_json(path: Path, plain: Any) -> None:
+    """Write a JSON file whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_atomically(path, lambda file: file.write((json.dumps(plain, indent=2) + "\n").encode()))
