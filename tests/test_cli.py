@@ -65,7 +65,7 @@ def test_one_plain_sentence(cli, tmp_path: Path, monkeypatch, words: list[str], 
     if torch.cuda.is_available() and "cuda" in words:
         pytest.skip("this machine has a GPU")
     monkeypatch.chdir(tmp_path)
-    status, out, err = cli(*words)
+    status, _, err = cli(*words)
     assert status == 2
     assert message in err
     assert err.startswith("error: ")

@@ -111,9 +111,9 @@ def test_wrong_records_are_refused(records: list[LayerRecord], words: str) -> No
 
 
 def test_a_layer_that_names_no_earlier_one() -> None:
+    config = load_config("yolite-n")
+    rows = [*config.model.neck]
+    rows[1] = {**rows[1], "from": ["above", "c9"]}
+    model = config.model.model_copy(update={"neck": rows})
     with pytest.raises(UserError, match=r"reads 'c9'.*did you mean 'c"):
-        config = load_config("yolite-n")
-        rows = [*config.model.neck]
-        rows[1] = {**rows[1], "from": ["above", "c9"]}
-        model = config.model.model_copy(update={"neck": rows})
         build_detector(config.model_copy(update={"model": model}), 3, placeholder_anchors(model))

@@ -25,15 +25,20 @@ class Console:
         self._out = RichConsole(width=width, highlight=False, soft_wrap=True)
         self._err = RichConsole(stderr=True, width=width, highlight=False, soft_wrap=True)
         self._log: Path | None = None
+        self._early: list[str] = []
 
     def log_to(self, path: Path) -> None:
-        """Add every further line to ``path`` too."""
+        """Add every line to ``path`` too, those printed so far first."""
         self._log = path
+        for text in self._early:
+            self._write(text)
 
     def _write(self, text: str) -> None:
-        if self._log is not None:
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
+        if self._log is None:
+            self._early.append(text)
+            return
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
 
     def say(self, text: str) -> None:
         """Print one line."""

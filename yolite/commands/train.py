@@ -44,11 +44,13 @@ def train_run(
     else:
         config = load_config(model, file, options, words)
     build_device(config.device)
-    parent = Path("runs")
-    run = RunFolder.create(out or free_run_folder(parent, config.model.name))
+    run = RunFolder(out or free_run_folder(Path("runs"), config.model.name))
+    run.refuse_if_taken()
+    # The folder is made when everything that was asked for has been found to make sense.
+    prepared = prepare(config, console)
+    run.create()
     console.log_to(run.log)
     console.say(f"run folder: {run.path}")
-    prepared = prepare(config, console)
     run.write_config(to_plain(prepared.config))
     _go(_trainer(prepared, run, console), console)
 

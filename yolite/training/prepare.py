@@ -105,7 +105,11 @@ def _decide_anchors(config: Config, wh: Tensor, console: Console) -> Config:
     code, report = config.model.code, None
     if code.anchors == "auto":
         levels = len(code.strides)
-        report = kmeans_anchors(wh, levels * code.anchors_per_level, seed=config.seed, ratio=config.loss.assign.ratio)
+        k = levels * code.anchors_per_level
+        if len(wh) < k:
+            console.say(f"anchors: {len(wh)} training boxes for {k} anchors: some anchors will be equal")
+            wh = wh.repeat(-(-k // len(wh)), 1)
+        report = kmeans_anchors(wh, k, seed=config.seed, ratio=config.loss.assign.ratio)
         config = replace_setting(
             config, "model.code.anchors", [[list(a) for a in level] for level in split_by_level(report.anchors, levels)]
         )
@@ -148,7 +152,7 @@ def _start_weights(detector: Detector, weights: str, console: Console) -> None:
     kept, new = transfer(detector, load_checkpoint(find_weights(weights)))
     if not kept:
         raise UserError(f"no tensor of {weights} fits this model: leave --model out to take the checkpoint's own")
-    layers = sorted({".".join(name.split(".")[:3]) for name in new})
+    layers = sorted({name.rpartition(".")[0] for name in new})
     remade = f"; newly drawn: {', '.join(layers)}" if layers else ""
     console.say(f"weights from {weights}: {len(kept)} of {len(kept) + len(new)} tensors kept{remade}")
 

@@ -19,21 +19,24 @@ class RunFolder:
 
     path: Path
 
-    @classmethod
-    def create(cls, path: Path) -> RunFolder:
-        """Make a new run folder.
+    def refuse_if_taken(self) -> None:
+        """Raise UserError if the folder holds a run already."""
+        if self.last.exists() or self.metrics.exists() or self.config.exists():
+            raise UserError(
+                f"--out {self.path} already holds a run: choose another folder, or go on with --resume {self.path}"
+            )
+
+    def create(self) -> None:
+        """Make the folder.
 
         Raises:
             UserError: it holds a run already, or cannot be made.
         """
-        run = cls(path)
-        if run.last.exists() or run.metrics.exists() or run.config.exists():
-            raise UserError(f"--out {path} already holds a run: choose another folder, or go on with --resume {path}")
+        self.refuse_if_taken()
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"--out {path} cannot be made ({error.strerror}): choose another folder") from None
-        return run
+            raise UserError(f"--out {self.path} cannot be made ({error.strerror}): choose another folder") from None
 
     @property
     def config(self) -> Path:

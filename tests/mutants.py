@@ -1,0 +1,84 @@
+# ruff: noqa: E501
+"""Plant known mistakes into a copy of the package and show that the tests notice each: ``python tests/mutants.py``.
+
+Not part of the suite (it runs the suite's parts a dozen times); run it when a test or the code it guards changes.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# what is broken, file, the true text, the mutant, the tests that must notice
+MUTANTS = [
+    ("CIoU: sign of the distance term", "boxes.py", "diou = iou - offset", "diou = iou + offset", "test_boxes.py"),
+    ("CIoU: aspect term left out", "boxes.py", "return diou - alpha * v", "return diou", "test_boxes.py"),
+    ("CIoU: gradient through alpha", "boxes.py", "with torch.no_grad():", "with torch.enable_grad():", "test_boxes.py"),
+    ("GIoU: enclosing box by minimum", "boxes.py", "high = torch.maximum(a[..., 2:], b[..., 2:])\n    side = high - low",
+     "high = torch.minimum(a[..., 2:], b[..., 2:])\n    side = high - low", "test_boxes.py"),
+    ("stride left out of the decode", "codec.py", "- (s - 1) / 2) * spec.stride\n    if",
+     "- (s - 1) / 2) * 8\n    if", "test_codec.py test_pipeline.py"),
+    ("grid scale's offset left out", "codec.py", "+ s * t[..., 0:2].sigmoid() - (s - 1) / 2)",
+     "+ s * t[..., 0:2].sigmoid())", "test_codec.py"),
+    ("anchor order reversed", "codec.py", "torch.tensor(spec.anchors,", "torch.tensor(spec.anchors[::-1],",
+     "test_codec.py test_assign.py test_pipeline.py"),
+    ("x and y of the grid swapped", "codec.py", "torch.stack((columns, rows), dim=-1)",
+     "torch.stack((rows, columns), dim=-1)", "test_codec.py test_pipeline.py"),
+    ("pad not subtracted", "geometry.py", "clip((boxes - shift) / scale, self.image)",
+     "clip(boxes / scale, self.image)", "test_geometry.py test_pipeline.py"),
+    ("no-object weight halved", "training/loss.py", "weight = torch.ones_like(target)",
+     "weight = torch.ones_like(target) / 2", "test_loss.py"),
+    ("ignore rule upside down", "training/loss.py", "(~(near & ~positive))", "(~(near & positive))", "test_loss.py"),
+    ("a crowd becomes a target", "training/assign.py", "index = (~targets.ignore)", "index = (targets.ignore == targets.ignore)",
+     "test_assign.py"),
+    ("neighbour on the wrong side", "training/assign.py", "((-1.0, inside[:, axis] < reach), (1.0,",
+     "((1.0, inside[:, axis] < reach), (-1.0,", "test_assign.py"),
+    ("EMA decay without its ramp", "training/ema.py", "min(self.decay, (1 + self.updates) / (10 + self.updates))",
+     "self.decay", "test_training.py"),
+    ("class offset by one", "evaluation/coco.py", "found.labels.double()[:, None] + 1", "found.labels.double()[:, None]",
+     "test_evaluation.py test_pipeline.py"),
+    (">= for > in NMS", "nms.py", "_kernel(boxes64[:take], rank[:take], iou)",
+     "_kernel(boxes64[:take], rank[:take], iou - 1e-9)", "test_nms.py"),
+    ("NMS across classes", "nms.py", "labels[order].double() * span", "labels[order].double() * 0", "test_nms.py"),
+    ("k-means keeps the worst start", "anchors.py", "best = max(runs,", "best = min(runs,", "test_anchors.py"),
+    ("half px of the warp left out", "data/mosaic.py", "tx - x1 + (s - 1) / 2", "tx - x1 + 3 * (s - 1)", "test_transforms.py"),
+]  # fmt: skip
+
+
+def dies(file: str, true: str, mutant: str, tests: str) -> bool:
+    """Run the tests on a copy of the repository with one text replaced; return whether they fail."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for part in ("yolite", "configs", "data", "tests"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("generated", "__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        path = copy / "yolite" / file
+        text = path.read_text()
+        if text.count(true) < 1:
+            raise SystemExit(f"{file} no longer holds {true!r}: mend tests/mutants.py")
+        path.write_text(text.replace(true, mutant))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", *(f"tests/{t}" for t in tests.split())]
+        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"the tests could not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        return done.returncode == 1
+
+
+def main() -> int:
+    """Plant every mutant; exit 1 if one survives."""
+    survivors = 0
+    for name, *mutant in MUTANTS:
+        dead = dies(*mutant)
+        survivors += not dead
+        print(f"{'noticed ' if dead else 'SURVIVED'}  {name}", flush=True)
+    print(f"{len(MUTANTS) - survivors} of {len(MUTANTS)} noticed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
