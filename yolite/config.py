@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -77,10 +77,12 @@ class PreprocessConfig(_Section):
 class TrainConfig(_Section):
     """How it is trained."""
 
-    epochs: int = Field(24, ge=1, description="passes over the training images")
+    epochs: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="passes over the training images; auto: 12,800 pictures, but 12 to 200 passes"
+    )
     batch: int = Field(16, ge=1, description="images a step")
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="optimiser")
-    lr: float = Field(0.002, gt=0, description="peak learning rate")
+    lr: float = Field(0.004, gt=0, description="peak learning rate")
     final_lr: float = Field(0.01, ge=0, le=1, description="learning rate at the end, as a share of the peak")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after the warm-up")
     warmup_epochs: float = Field(1.0, ge=0, description="epochs over which the learning rate rises from 0")
@@ -124,9 +126,8 @@ class LossConfig(_Section):
 
     box: float = Field(5.0, ge=0, description="weight of the box part")
     objectness: float = Field(1.0, ge=0, description="weight of the objectness part")
-    classes: float = Field(0.5, ge=0, description="weight of the class part")
+    classes: float = Field(1.0, ge=0, description="weight of the class part")
     iou: Literal["iou", "giou", "diou", "ciou"] = Field("ciou", description="overlap measure of the box part")
-    balance: tuple[float, ...] = Field((4.0, 1.0, 0.4), description="weight of each level's objectness")
     assign: AssignConfig = AssignConfig()
 
 
@@ -294,7 +295,9 @@ _WANTED = {
 
 def _sentence(error: ValidationError) -> str:
     """Turn pydantic's first complaint into one plain sentence."""
-    first = error.errors()[0]
+    # of a union such as "auto or a number" the branch with a plain word is the one to name
+    found = error.errors()
+    first = next((e for e in found if e["loc"][0] == found[0]["loc"][0] and e["type"] in _WANTED), found[0])
     where = [str(part) for part in first["loc"]]
     # pydantic appends the branch of a union ("int", "literal['auto']"): not part of the key
     valid = set(_valid_keys())
@@ -365,8 +368,3 @@ def to_plain(config: Config) -> Plain:
 def replace_setting(config: Config, dotted: str, value: Any) -> Config:
     """Return the configuration with one setting changed (used where an ``auto`` is decided)."""
     return make_config(to_plain(config), parse_words([f"{dotted}={yaml.safe_dump(value, default_flow_style=True)}"]))
-
-
-def choices(literal: Any) -> tuple[str, ...]:
-    """Return the words that a Literal type allows."""
-    return tuple(str(word) for word in get_args(literal))

@@ -75,7 +75,8 @@ def resume_run(folder: Path, options: Mapping[str, Any], words: Sequence[str]) -
         raise UserError(f"--resume {folder}: a run goes on with its own settings, these differ: {'; '.join(changed)}")
     console.log_to(run.log)
     config = make_config(stored)
-    if content["training"]["place"]["epoch"] >= config.train.epochs and run.results.is_file():
+    # decided long ago: no ``auto`` is left in a stored configuration
+    if content["training"]["place"]["epoch"] >= int(config.train.epochs) and run.results.is_file():
         console.say(f"{folder} is finished: {config.train.epochs} epochs, results in {run.results}")
         return
     prepared = prepare(config, console, resuming=True)

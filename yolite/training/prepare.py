@@ -30,6 +30,9 @@ from yolite.errors import UserError
 from yolite.models.detector import Detector
 from yolite.structures import Preprocess
 
+PICTURES_SHOWN = 12_800
+"""``train.epochs: auto`` aims at this many training pictures: some minutes on two processors."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -129,8 +132,12 @@ def _shown(report: AnchorReport) -> str:
     return " ".join(f"{w:.0f}x{h:.0f}" for w, h in report.anchors.tolist())
 
 
-def _decide(config: Config, mirror_safe: bool, device: torch.device, console: Console) -> Config:
+def _decide(config: Config, images: int, mirror_safe: bool, device: torch.device, console: Console) -> Config:
     """Decide every other ``auto``, and say so."""
+    if config.train.epochs == "auto":
+        epochs = min(200, max(12, round(PICTURES_SHOWN / images)))
+        console.say(f"train.epochs: {epochs} ({epochs * images} pictures shown)")
+        config = replace_setting(config, "train.epochs", epochs)
     if config.augment.hflip == "auto":
         chance = 0.5 if mirror_safe else 0.0
         reason = "the default" if mirror_safe else "the data set says that its classes do not survive mirroring"
@@ -183,7 +190,7 @@ def prepare(config: Config, console: Console, resuming: bool = False) -> Prepare
             f"train.batch is {config.train.batch}, but there are only {len(train)} training images: "
             f"give --batch {len(train)} or less"
         )
-    config = _decide(_decide_anchors(config, wh, console), train_split.mirror_safe, device, console)
+    config = _decide(_decide_anchors(config, wh, console), len(train), train_split.mirror_safe, device, console)
     detector = build_detector(config, len(train_split.names), placeholder_anchors(config.model))
     if config.weights and not resuming:
         _start_weights(detector, config.weights, console)

@@ -102,7 +102,8 @@ class Trainer:
         )
         augment = Augment(a.mosaic, a.scale, a.translate, float(a.hflip), a.vflip, a.hue, a.saturation,
                           a.brightness, a.min_visible)  # fmt: skip
-        mosaic_epochs = t.epochs - round(a.close_mosaic * t.epochs)
+        self.epochs = int(t.epochs)
+        mosaic_epochs = self.epochs - round(a.close_mosaic * self.epochs)
         self.loader = TrainLoader(train, augment, t.batch, config.seed, mosaic_epochs, int(config.data.workers))
         self.place = Place()
         self._signal: int | None = None
@@ -134,7 +135,7 @@ class Trainer:
     def step(self, batch: Batch) -> LossOutput:
         """Do one step of the optimiser on a batch."""
         t, place = self.config.train, self.place
-        total = t.epochs * self.loader.steps
+        total = self.epochs * self.loader.steps
         at = place.epoch * self.loader.steps + place.step
         warmup = max(1, round(t.warmup_epochs * self.loader.steps)) if t.warmup_epochs else 0
         set_learning_rate(self.optimizer, learning_rate(at, total, warmup, t.lr, t.final_lr, t.schedule))
@@ -201,7 +202,7 @@ class Trainer:
         self.save(best)
         parts = " ".join(f"{k} {row[f'loss_{k}']:.3f}" for k in (*self.loss.names, "total"))
         self.console.say(
-            f"epoch {place.epoch}/{self.config.train.epochs}  loss: {parts}  AP {ap:.3f}  "
+            f"epoch {place.epoch}/{self.epochs}  loss: {parts}  AP {ap:.3f}  "
             f"AP50 {result.numbers['AP50']:.3f}  {place.seconds:.0f} s{'  best' if best else ''}"
         )
 
@@ -218,8 +219,8 @@ class Trainer:
         with self.console.bar() as show:
             for batch in self.loader.epoch(place.epoch, place.step):
                 self._account(self.step(batch))
-                text = f"epoch {place.epoch + 1}/{t.epochs} loss {place.sums['total'] / place.step:.3f}"
-                show(text, place.epoch * self.loader.steps + place.step, t.epochs * self.loader.steps)
+                text = f"epoch {place.epoch + 1}/{self.epochs} loss {place.sums['total'] / place.step:.3f}"
+                show(text, place.epoch * self.loader.steps + place.step, self.epochs * self.loader.steps)
                 inside = place.step < self.loader.steps
                 if self._signal is not None or (
                     inside and time.monotonic() - self._saved_at >= 60 * t.checkpoint_minutes
@@ -240,7 +241,7 @@ class Trainer:
         """
         self.model.train()
         with self._catch_signals():
-            while self.place.epoch < self.config.train.epochs:
+            while self.place.epoch < self.epochs:
                 if self.place.step == self.loader.steps:  # stopped between the last step and the validation
                     self._finish_epoch(time.monotonic())
                 else:
