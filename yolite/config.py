@@ -297,7 +297,8 @@ def _sentence(error: ValidationError) -> str:
     """Turn pydantic's first complaint into one plain sentence."""
     # of a union such as "auto or a number" the branch with a plain word is the one to name
     found = error.errors()
-    first = next((e for e in found if e["loc"][0] == found[0]["loc"][0] and e["type"] in _WANTED), found[0])
+    same = [e for e in found if e["loc"][:2] == found[0]["loc"][:2]]
+    first = next((e for e in same if e["type"] != "literal_error"), found[0])
     where = [str(part) for part in first["loc"]]
     # pydantic appends the branch of a union ("int", "literal['auto']"): not part of the key
     valid = set(_valid_keys())
