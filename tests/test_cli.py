@@ -54,6 +54,8 @@ def weights(tmp_path: Path) -> Path:
         (["detect", "a.jpg", "--weights", "w", "--nms", "soft"], "--nms soft is not there yet"),
         (["detect", "a.jpg", "--weights", "w", "--nms", "best"], "--nms 'best' is not known"),
         (["detect", "a.jpg", "--weights", "w", "--tile"], "--tile is not there yet"),
+        (["detect", "a.jpg", "train.lr=3", "--weights", "w"], "detect has no use for train.lr"),
+        (["detect", "a.jpg", "epohcs=3", "--weights", "w"], "did you mean 'train.epochs'?"),
         (["anchors", "--k", "0"], "'--k'"),
         (["anchors", "--centroid", "mode"], "give mean or median"),
         (["anchors", "--plot", "a.jpg"], ".png"),

@@ -124,8 +124,10 @@ def detect(
             raise UserError(f"{name} is not there yet: leave it out")
     if nms not in ("hard", "agnostic"):
         raise UserError(f"--nms {nms!r} is not known: give hard or agnostic")
-    from yolite.commands.detect import detect_sources
+    from yolite.commands.detect import detect_sources, settings_among
 
+    sources, settings = settings_among(sources)
+    imgsz, device = settings.get("imgsz", imgsz), settings.get("device", device)
     detect_sources(sources, weights, conf, iou, max_det, imgsz, batch, device or "auto", out, json, nms == "hard")
 
 

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from yolite.commands.common import read_imgsz
+from yolite.config import load_config
 from yolite.console import Console
 from yolite.errors import UserError
 from yolite.paths import free_run_folder
 from yolite.predictor import Predictor, Result
 from yolite.sources import image_paths
 from yolite.training.run import write_json
+
+
+def settings_among(sources: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Part ``key=value`` words from sources (a file of that name stays a source).
+
+    Raises:
+        UserError: a setting that detection has no use for.
+    """
+    words = [s for s in sources if re.fullmatch(r"[a-z_.]+=.*", s) and not Path(s).exists()]
+    load_config(words=words)  # unknown keys and wrong types are named here
+    settings = dict(word.split("=", 1) for word in words)
+    useless = sorted(settings.keys() - {"imgsz", "device"})
+    if useless:
+        raise UserError(
+            f"detect has no use for {useless[0]}: everything but imgsz and device comes from the weights "
+            "(--conf, --iou and --max-det choose boxes)"
+        )
+    return [s for s in sources if s not in words], settings
 
 
 def _picture_path(out: Path, source: Path, taken: set[Path]) -> Path:
