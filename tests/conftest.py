@@ -5,11 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 torch.set_num_threads(2)
+# A busy machine is no failure: examples have no time limit of their own.
+hypothesis.settings.register_profile("yolite", deadline=None)
+hypothesis.settings.load_profile("yolite")
 
 NAMES = ["block", "disc"]
 

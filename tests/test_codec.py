@@ -17,7 +17,7 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("spec", VARIANTS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0.02, 0.98), st.floats(0.02, 0.98), st.floats(0.3, 3.5), st.floats(0.3, 3.5), st.integers(0, 1))
 def test_encode_is_the_inverse_of_decode(spec: HeadSpec, x: float, y: float, w: float, h: float, anchor: int) -> None:
     row, column = 5, 9

@@ -51,13 +51,32 @@ def test_overlap(made: Path) -> None:
     assert covered / total >= 0.2
 
 
-def test_validation_digits_are_never_trained_on() -> None:
-    """The blocks of the file's order do not meet; the bitmaps behind the scenes are told apart by their masks' sums."""
+def test_validation_digits_are_never_trained_on(monkeypatch) -> None:
+    """Every bitmap that is drawn is caught: each split draws from its own contiguous block of the file's order."""
     from sklearn.datasets import load_digits
 
-    n = len(load_digits().images)
-    assert n == 1797
-    assert n * 4 // 5 == 1437
+    place: dict[bytes, set[int]] = {}
+    for index, image in enumerate(load_digits().images.astype(np.float32)):
+        place.setdefault(image.tobytes(), set()).add(index)
+    true_ink, drawn = digits._ink, []
+    monkeypatch.setattr(digits, "_ink", lambda b, a, s: (drawn.append(b.tobytes()), true_ink(b, a, s))[1])
+    for split, block in (("train", range(1437)), ("val", range(1437, 1797))):
+        drawn.clear()
+        digits.layout(split, 0)
+        assert all(place[bitmap] & set(block) for bitmap in drawn)
+        assert len({i for bitmap in drawn for i in place[bitmap]} & set(block)) > 0.9 * len(block)
+
+
+def test_validation_grounds_are_never_trained_on() -> None:
+    """Photographs painted 10 on the left 60 % and 200 on the right: no crop mixes them."""
+    photograph = np.full((427, 640, 3), 200, np.uint8)
+    photograph[:, :384] = 10
+    for split, own, other in (("train", 10, 200), ("val", 200, 10)):
+        grounds = [digits._ground(np.random.default_rng(i), split, [photograph]) for i in range(40)]
+        flat = [g for g in grounds if float(g.std()) == 0]
+        assert len(flat) > 10
+        assert {float(g.mean()) for g in flat} == {own}
+        assert not any((g == other).any() for g in flat)
 
 
 def test_the_same_seed_gives_the_same_files(made: Path, tmp_path: Path, monkeypatch) -> None:

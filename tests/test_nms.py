@@ -25,7 +25,7 @@ def plain_nms(boxes: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor, i
     return kept
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 120), st.integers(1, 4), st.integers(0, 99), st.floats(0.05, 0.95))
 def test_equals_the_definition(n: int, classes: int, seed: int, iou: float) -> None:
     boxes, scores, labels = crowd(n, classes, seed)

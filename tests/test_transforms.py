@@ -28,7 +28,7 @@ def mark_of(image: np.ndarray) -> torch.Tensor:
     return torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(40, 131), st.integers(40, 131), st.integers(0, 999))
 def test_zoom_and_shift(height: int, width: int, seed: int) -> None:
     own = marked(height, width, seed)
@@ -39,7 +39,7 @@ def test_zoom_and_shift(height: int, width: int, seed: int) -> None:
         torch.testing.assert_close(mark_of(out.image), out.boxes[0], rtol=0, atol=1.3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 999))
 def test_mosaic(seed: int) -> None:
     pictures = [marked(61 + 7 * n, 90 - 5 * n, 4 * seed + n) for n in range(4)]

@@ -148,7 +148,7 @@ def choose_precision(device: torch.device) -> tuple[str, str]:
         return ("bf16", "the GPU has bf16") if torch.cuda.is_bf16_supported() else ("fp32", "the GPU has no bf16")
     # oneDNN's own test is not public; these are the instructions it runs bf16 convolutions on.
     try:
-        flags = open("/proc/cpuinfo", encoding="ascii", errors="ignore").read()
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
     except OSError:
         flags = ""
     for flag in ("amx_bf16", "avx512_bf16"):

@@ -33,7 +33,9 @@ class DataConfig(_Section):
     train: str | None = Field(None, description="list, folder or json that plays the role train")
     val: str | None = Field(None, description="list, folder or json that plays the role val")
     test: str | None = Field(None, description="list, folder or json that plays the role test")
-    workers: Literal["auto"] | int = Field("auto", description="loader processes; auto: by the processor count")
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto", description="loader processes; auto: by the processor count"
+    )
     cache: Literal["auto", "ram", "off"] = Field(
         "auto", description="keep decoded images at training size in RAM; auto: if they take at most a quarter of it"
     )
@@ -101,7 +103,7 @@ class AugmentConfig(_Section):
     close_mosaic: float = Field(0.2, ge=0, le=1, description="share of the epochs, at the end, without mosaic")
     scale: float = Field(0.5, ge=0, lt=1, description="zoom by a factor from 1 − s to 1 / (1 − s)")
     translate: float = Field(0.1, ge=0, le=1, description="shift by up to this share of the input")
-    hflip: Literal["auto"] | float = Field(
+    hflip: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "auto",
         description="chance of a mirror image; auto: 0.5 unless the data "
         "set says that its classes do not survive it (mirror_safe: false)",

@@ -26,6 +26,7 @@ class Console:
         self._err = RichConsole(stderr=True, width=width, highlight=False, soft_wrap=True)
         self._log: Path | None = None
         self._early: list[str] = []
+        self._live: RichConsole | None = None
 
     def log_to(self, path: Path) -> None:
         """Add every line to ``path`` too, those printed so far first."""
@@ -42,7 +43,8 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self._out.print(text, markup=False)
+        # Above a progress bar only the bar's own console can print without tearing it.
+        (self._live or self._out).print(text, markup=False)
         self._write(text)
 
     def warn(self, text: str) -> None:
@@ -87,4 +89,8 @@ class Console:
         )  # fmt: skip
         with Progress(*columns, console=self._err, transient=True) as progress:
             task = progress.add_task("", total=None)
-            yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)
+            self._live = self._err if self._out.is_terminal else None
+            try:
+                yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)
+            finally:
+                self._live = None

@@ -11,7 +11,7 @@ labels are int64, contiguous from 0. Four spaces exist, and each name says which
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -259,7 +259,6 @@ class Preprocess:
     pad: int = 114
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    channels: Literal["rgb"] = field(default="rgb")
 
     def __post_init__(self) -> None:
         if min(self.size) < 1:
