@@ -32,7 +32,7 @@ MUTANTS = [
      "clip(boxes / scale, self.image)", "test_geometry.py test_pipeline.py"),
     ("no-object weight halved", "training/loss.py", "weight = torch.ones_like(target)",
      "weight = torch.ones_like(target) / 2", "test_loss.py"),
-    ("ignore rule upside down", "training/loss.py", "(~(near & ~positive))", "(~(near & positive))", "test_loss.py"),
+    ("ignore rule upside down", "training/loss.py", "masked_fill(near & ~positive, 0.0)", "masked_fill(near & positive, 0.0)", "test_loss.py"),
     ("a crowd becomes a target", "training/assign.py", "index = (~targets.ignore)", "index = (targets.ignore == targets.ignore)",
      "test_assign.py"),
     ("neighbour on the wrong side", "training/assign.py", "((-1.0, inside[:, axis] < reach), (1.0,",

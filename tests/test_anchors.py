@@ -35,6 +35,15 @@ def test_the_distance_is_that_of_shapes_not_of_pixels() -> None:
     assert large.avg_iou == pytest.approx(small.avg_iou, abs=1e-6)
 
 
+def test_of_several_starts_the_best_is_kept() -> None:
+    """The first of ten starts is the only one of one start, so ten can never be worse, and now and then are better."""
+    wh = torch.rand(200, 2, generator=torch.Generator().manual_seed(3)) * 100 + 2
+    gains = [kmeans_anchors(wh, 6, seed=s, restarts=10).avg_iou - kmeans_anchors(wh, 6, seed=s, restarts=1).avg_iou
+             for s in range(6)]  # fmt: skip
+    assert min(gains) >= 0
+    assert max(gains) > 1e-3
+
+
 def test_report_by_hand() -> None:
     wh = torch.tensor([[10.0, 10.0], [20.0, 10.0], [10.0, 50.0]])
     report = fit_report(wh, torch.tensor([[10.0, 10.0]]), ratio=4.0)

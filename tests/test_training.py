@@ -93,7 +93,7 @@ def test_a_run_that_is_stopped_and_resumed_is_the_same_run(cli, shapes: Path, tm
     assert "is finished" in out
     status, _, err = cli("train", "--resume", stopped, "train.lr=0.5")
     assert status == 2
-    assert "train.lr: 0.002 -> 0.5" in err
+    assert "train.lr: 0.004 -> 0.5" in err
     status, _, err = cli("train", "--data", shapes, "--out", stopped)
     assert status == 2
     assert "already holds a run" in err

@@ -23,7 +23,8 @@ def test_a_wheel_carries_configs_and_data_and_trains_elsewhere(tmp_path: Path) -
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert "yolite/_shipped/configs/yolite-n.yaml" in names
-    assert "yolite/_shipped/data/digits.yaml" in names
+    shipped = {f"yolite/_shipped/data/{p.name}" for p in (ROOT / "data").glob("*.yaml")}
+    assert {n for n in names if n.startswith("yolite/_shipped/data/")} == shipped
     assert not [n for n in names if "generated" in n or n.startswith("tests")]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "yolite", "train", "--epochs", "1", "--imgsz", "64", "model.width=0.5",

@@ -111,7 +111,7 @@ class DetectionLoss:
         weight = torch.ones_like(target)
         if self.ignore_iou < 1:
             near = ignored(decoded.boxes.detach().flatten(1, 3), targets, self.ignore_iou).flatten()
-            weight = (~(near & ~positive)).to(target.dtype)
+            weight = weight.masked_fill(near & ~positive, 0.0)
         shape = decoded.objectness.shape
         objectness = objectness_loss(decoded.objectness, target.view(shape), weight.view(shape))
         classes = class_loss(t[:, 5:], targets.labels[found.target], spec)
