@@ -1,9 +1,9 @@
 """Bad input gets one plain sentence that names the file or key and the remedy, exit 2, and no traceback."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ def weights(tmp_path: Path) -> Path:
         (["train", "--imgsz", "321"], "321 is not a multiple of 32"),
         (["train", "--epochs", "0"], "'--epochs'"),
         (["train", "--epohcs", "3"], "--epohcs"),
-        (["train", "--config", "no.yaml"], "no.yaml cannot be read"),
+        (["train", "--config", "no.yaml"], "no.yaml does not exist"),
         (["train", "--weights", "no.ckpt"], "weights no.ckpt do not exist"),
         (["train", "--resume", "no-run"], "there is no last.ckpt"),
         (["train", "--resume", "no-run", "--model", "yolite-s"], "--model cannot be given with --resume"),
@@ -182,15 +182,17 @@ def test_debug_shows_the_traceback(cli) -> None:
 
 
 def test_help_is_fast_and_does_not_import_torch() -> None:
+    """Processor seconds, not wall seconds: a busy machine is no failure."""
     code = "import sys, yolite.cli as c; s = c.main(['--help']); assert 'torch' not in sys.modules; sys.exit(s)"
-    best = 9.0
+    spent = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        best = min(best, time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
         assert done.returncode == 0, done.stderr
     assert "evaluate" in done.stdout
-    assert best < 0.5
+    assert min(spent) < 0.5
 
 
 def test_every_verb_has_help(cli) -> None:

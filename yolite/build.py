@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from yolite.config import Config, ModelConfig, read_yaml
+from yolite.config import Config, ModelConfig
 from yolite.console import Console
 from yolite.data.dataset import ROLES, DataSet, Split, open_dataset
 from yolite.data.digits import ensure_digits
 from yolite.data.problems import summarise
 from yolite.errors import UserError, nearest
+from yolite.files import read_yaml
 from yolite.models.detector import Detector, initialise
 from yolite.models.graph import LayerRecord
 from yolite.paths import descriptor, generated

@@ -6,7 +6,6 @@ so a pickled object is refused before it can run.
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from yolite.errors import UserError
+from yolite.files import write_atomically
 from yolite.models.detector import Detector
 from yolite.models.graph import LayerRecord
 from yolite.structures import HeadSpec, Preprocess
@@ -24,30 +24,6 @@ from yolite.structures import HeadSpec, Preprocess
 SCHEMA = 1
 SCHEMA_KEYS = ("schema", "yolite", "weights", "ema", "records", "outputs", "specs", "preprocess", "names", "config")
 """What every checkpoint holds; a training one holds ``training`` too (optimiser, place in the run, history)."""
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """Call ``write(file)`` on a temporary file beside ``path``, force it to disk, then rename it over ``path``.
-
-    Until the rename the old file stays as it was, whatever happens.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written; nothing is left behind.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        # torch reports a failed write as a RuntimeError of its zip writer
-        raise UserError(
-            f"{path} could not be written ({' '.join(str(error).split())[:120]}): free space or give "
-            "another --out; an earlier file of that name is untouched"
-        ) from None
 
 
 def describe(detector: Detector, preprocess: Preprocess, names: list[str], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from yolite.errors import UserError, nearest
+from yolite.files import read_yaml
 from yolite.paths import descriptor
 
 Plain = dict[str, Any]
@@ -199,26 +200,6 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Plain:
         old = out.get(key)
         out[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return out
-
-
-def read_yaml(path: Path) -> Plain:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        UserError: the file is missing, not YAML, or not a mapping.
-    """
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}): check the path") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not valid YAML: {reason}") from None
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise UserError(f"{path} must hold keys and values, not a {type(loaded).__name__}")
-    return loaded
 
 
 def read_config_file(path: Path) -> Plain:

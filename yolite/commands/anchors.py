@@ -13,8 +13,8 @@ from yolite.console import Console
 from yolite.data.loader import Pictures
 from yolite.draw import plot_anchors
 from yolite.errors import UserError
+from yolite.files import write_json
 from yolite.training.prepare import box_shapes
-from yolite.training.run import write_json
 
 
 def anchors_of_data(

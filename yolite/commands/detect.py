@@ -12,10 +12,10 @@ from yolite.commands.common import read_imgsz
 from yolite.config import load_config
 from yolite.console import Console
 from yolite.errors import UserError
+from yolite.files import write_json
 from yolite.paths import free_run_folder
 from yolite.predictor import Predictor, Result
 from yolite.sources import image_paths
-from yolite.training.run import write_json
 
 
 def settings_among(sources: Sequence[str]) -> tuple[list[str], dict[str, str]]:

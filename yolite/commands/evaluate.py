@@ -15,10 +15,10 @@ from yolite.data.loader import Pictures, plain_batches
 from yolite.errors import UserError
 from yolite.evaluation.coco import coco_metric, read_results
 from yolite.evaluation.evaluate import evaluate, to_json
+from yolite.files import write_json
 from yolite.inference import Inference
 from yolite.postprocess import Thresholds
 from yolite.structures import Batch, Detections, Sample
-from yolite.training.run import write_json
 
 
 def evaluate_weights(

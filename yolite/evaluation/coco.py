@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from yolite.boxes import xywh_to_xyxy, xyxy_to_xywh
 from yolite.errors import UserError
+from yolite.files import read_json
 from yolite.structures import Detections, Sample
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -137,12 +137,7 @@ def read_results(path: Path, samples: Sequence[Sample], category_ids: Sequence[i
     Raises:
         UserError: not a results file, or an image or category that the truth does not have.
     """
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"results {path} do not exist: check the path") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"results {path} are not readable JSON ({str(error)[:80]})") from None
+    rows = read_json(path)
     place = {sample.id: n for n, sample in enumerate(samples)}
     label_of = {ident: label for label, ident in enumerate(category_ids)}
     collected: list[list[dict[str, Any]]] = [[] for _ in samples]

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from yolite.checkpoint import save_checkpoint, write_atomically
+from yolite.checkpoint import save_checkpoint
 from yolite.errors import UserError
+from yolite.files import write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,3 @@ class RunFolder:
         if best:
             save_checkpoint(self.best, content)
         save_checkpoint(self.last, content)
-
-
-def write_json(path: Path, plain: Any) -> None:
-    """Write a JSON file whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    write_atomically(path, lambda file: file.write((json.dumps(plain, indent=2) + "\n").encode()))

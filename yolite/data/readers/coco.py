@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from yolite import files
 from yolite.boxes import xywh_to_xyxy
 from yolite.data.images import ImageError, image_size
 from yolite.data.problems import Problem, Row, make_sample
@@ -16,18 +16,13 @@ from yolite.errors import UserError
 from yolite.structures import Sample, Size
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_annotations(file: Path) -> dict[str, Any]:
     """Load a COCO annotation file.
 
     Raises:
         UserError: missing, not JSON, or without images and categories.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file} does not exist: check the path") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not readable JSON ({str(error)[:100]})") from None
+    content = files.read_json(file)
     keys = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in keys):
         raise UserError(f"{file} is not a COCO annotation file: it must hold the lists {', '.join(keys)}")
@@ -93,7 +88,7 @@ def read_coco(
     Returns:
         The samples, and the category id of each class (−1 for a name this file lacks).
     """
-    content = read_json(file)
+    content = read_annotations(file)
     categories = category_names(content)
     label_of = {ident: names.index(name) for ident, name in categories.items() if name in names}
     grouped: dict[Any, list[dict[str, Any]]] = defaultdict(list)
