@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -213,10 +214,16 @@ class EpochSampler(Sampler[list[Key]]):
         return self.steps - self.start
 
 
-def _one_thread(_: int) -> None:
-    """Keep a loader process to one thread: the others belong to the training step."""
+def _start_process(_: int) -> None:
+    """Keep a loader process to one thread, and let the trainer answer signals that reach the whole process group.
+
+    Ctrl-C is the trainer's alone. The first SIGTERM too: the trainer finishes its step, saves, and then ends its
+    loader processes; only a second one (from multiprocessing's own clean-up) ends this process.
+    """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def choose_workers(setting: str | int) -> int:
@@ -236,7 +243,7 @@ class TrainLoader:
             num_workers=workers,
             collate_fn=collate,
             persistent_workers=workers > 0,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_process,
             pin_memory=torch.cuda.is_available(),
         )
 
