@@ -69,6 +69,32 @@ def test_voc_lists_difficult_and_numbers_as_written(three_formats: dict[str, Pat
 
 
 @pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"bbox": [1, 2, 3]}, "not a number"),
+        ({"bbox": None}, "not a number"),
+        ({"bbox": ["x", 1, 2, 3]}, "not a number"),
+        ({"area": "big"}, "not a number"),
+        ({"category_id": [7]}, "class id"),
+        ({"category_id": 99}, "class id"),
+        ({"image_id": [1]}, "annotation entry"),
+        ({"image_id": 99, "id": "x"}, "label without image"),
+        ({"bbox": [float("nan"), 1, 2, 3]}, "not finite"),
+        ({"bbox": [10, 10, -5, 5]}, "zero size"),
+    ],
+)
+def test_a_bad_annotation_costs_a_box_not_the_image(three_formats: dict[str, Path], change: dict, kind: str) -> None:
+    file = three_formats["coco"].parent / "coco.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0].update(change)
+    file.write_text(json.dumps(content))
+    split = load(three_formats["coco"])
+    assert len(split.samples) == 6
+    assert split.boxes == len(content["annotations"]) - 1
+    assert [p.kind for p in split.problems] == [kind]
+
+
+@pytest.mark.parametrize(
     ("row", "kind", "left"),
     [
         ("0 0.5 0.5 0.2", "field count", 1),

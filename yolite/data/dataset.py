@@ -153,7 +153,7 @@ def _from_yaml(file: Path, plain: Mapping[str, Any], overrides: Mapping[str, str
     if is_coco:
         first = next(iter(entries.values()))
         json_file, _ = _coco_entry(root, first, False)
-        names = list(coco.category_names(coco.read_annotations(json_file)).values())
+        names = list(coco.category_names(coco.read_annotations(json_file), json_file).values())
         return DataSet("coco", root, names, entries, str(file), mirror_safe)
     return DataSet("yolo", root, _names(plain.get("names"), file), entries, str(file), mirror_safe)
 
@@ -191,7 +191,7 @@ def open_dataset(path: Path, overrides: Mapping[str, str], plain: Mapping[str, A
     if plain is not None:
         return _from_yaml(path, plain, overrides)
     if path.suffix == ".json" and path.is_file():
-        names = list(coco.category_names(coco.read_annotations(path)).values())
+        names = list(coco.category_names(coco.read_annotations(path), path).values())
         entries: dict[str, Any] = {role: path.name for role in ROLES} | dict(overrides)
         return DataSet("coco", path.parent, names, entries, str(path))
     if not path.exists():

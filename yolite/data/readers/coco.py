@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -29,39 +30,55 @@ def read_annotations(file: Path) -> dict[str, Any]:
     return content
 
 
-def category_names(content: dict[str, Any]) -> dict[int, str]:
-    """Return {category id: name}, by ascending id."""
-    return {int(c["id"]): str(c["name"]) for c in sorted(content["categories"], key=lambda c: int(c["id"]))}
+def category_names(content: dict[str, Any], file: Path) -> dict[int, str]:
+    """Return {category id: name}, by ascending id.
+
+    Raises:
+        UserError: an entry without a whole-number id or a name.
+    """
+    try:
+        pairs = [(int(c["id"]), str(c["name"])) for c in content["categories"]]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise UserError(f"{file}: every category needs a whole-number id and a name") from None
+    return dict(sorted(pairs))
+
+
+def _ident(annotation: Any) -> int:
+    """Return an annotation's id for messages; 0 where it has none that is a whole number."""
+    ident = annotation.get("id") if isinstance(annotation, dict) else None
+    return ident if isinstance(ident, int) else 0
 
 
 def _row(annotation: dict[str, Any], label_of: dict[int, int], file: Path, problems: list[Problem]) -> Row | None:
     """Read one annotation, or report what is wrong with it and return None."""
-    ident = int(annotation.get("id", 0))
-    category = annotation.get("category_id")
-    if category not in label_of:
-        problems.append(Problem(file, ident, "class id", f"category {category} is not in the list", "box left out"))
+    ident, category = _ident(annotation), annotation.get("category_id")
+    if not isinstance(category, int) or category not in label_of:
+        problems.append(Problem(file, ident, "class id", f"category {category!r} is not in the list", "box left out"))
         return None
     try:
-        box = [float(v) for v in annotation["bbox"]]
-        x1, y1, x2, y2 = xywh_to_xyxy(torch.tensor(box, dtype=torch.float64)).tolist()
-    except (KeyError, TypeError, ValueError):
-        problems.append(Problem(file, ident, "field count", "bbox is not four numbers", "box left out"))
+        box = torch.tensor([float(v) for v in annotation["bbox"]], dtype=torch.float64)
+        x1, y1, x2, y2 = xywh_to_xyxy(box).tolist()
+        stated = annotation.get("area")
+        area = None if stated is None else float(stated)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        message = "bbox is not four numbers, or area is no number"
+        problems.append(Problem(file, ident, "not a number", message, "box left out"))
         return None
-    area = annotation.get("area")
-    return Row(
-        ident,
-        (x1, y1, x2, y2),
-        label_of[category],
-        iscrowd=bool(annotation.get("iscrowd", 0)),
-        difficult=bool(annotation.get("ignore", 0)),
-        area=float(area) if area is not None else None,
-    )
+    # an area that is no area (NaN, negative) would put the box into no size class: the box's own is taken
+    usable = area is not None and math.isfinite(area) and area >= 0
+    crowd, ignore = annotation.get("iscrowd") in (1, True, "1"), annotation.get("ignore") in (1, True, "1")
+    return Row(ident, (x1, y1, x2, y2), label_of[category], crowd, ignore, area if usable else None)
 
 
 def _size(record: dict[str, Any], path: Path | None, file: Path, problems: list[Problem]) -> Size | None:
     """Return the image's size: that of the file where there is one, else the one the json states."""
-    stated = (int(record.get("height", 0)), int(record.get("width", 0)))
+    sides: list[Any] = [record.get("height"), record.get("width")]
+    stated = (int(sides[0]), int(sides[1])) if all(isinstance(v, (int, float)) and v >= 1 for v in sides) else (0, 0)
     if path is None:
+        if min(stated) < 1:
+            message = f"image {record['id']!r} has no width and height"
+            problems.append(Problem(file, 0, "no size", message, "image left out"))
+            return None
         return stated
     try:
         actual = image_size(path)
@@ -89,13 +106,15 @@ def read_coco(
         The samples, and the category id of each class (−1 for a name this file lacks).
     """
     content = read_annotations(file)
-    categories = category_names(content)
+    categories = category_names(content, file)
     label_of = {ident: names.index(name) for ident, name in categories.items() if name in names}
-    grouped: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for annotation in content["annotations"]:
-        grouped[annotation.get("image_id")].append(annotation)
+    grouped = _by_image(content["annotations"], file, problems)
     samples = []
     for record in content["images"]:
+        if not isinstance(record, dict) or not isinstance(record.get("id"), (int, str)) or "file_name" not in record:
+            message = f"image entry {str(record)[:60]!r} lacks an id or a file_name"
+            problems.append(Problem(file, 0, "image entry", message, "image left out"))
+            continue
         path = images / str(record["file_name"]) if images is not None else None
         size = _size(record, path, file, problems)
         found = grouped.pop(record["id"], [])
@@ -105,7 +124,19 @@ def read_coco(
         samples.append(make_sample(path, size, rows, file, record["id"], problems))
     for ident, orphans in grouped.items():
         for annotation in orphans:
-            message = f"annotation of image {ident}, which is not in the list"
-            problems.append(Problem(file, int(annotation.get("id", 0)), "label without image", message, "box left out"))
+            message = f"annotation of image {ident!r}, which is not in the list or stands there twice"
+            problems.append(Problem(file, _ident(annotation), "label without image", message, "box left out"))
     ids = {label: ident for ident, label in label_of.items()}
     return samples, [ids.get(label, -1) for label in range(len(names))]
+
+
+def _by_image(annotations: list[Any], file: Path, problems: list[Problem]) -> dict[Any, list[dict[str, Any]]]:
+    """Group annotations by image id, reporting entries that are none."""
+    grouped: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in annotations:
+        if isinstance(annotation, dict) and isinstance(annotation.get("image_id"), (int, str)):
+            grouped[annotation["image_id"]].append(annotation)
+        else:
+            message = f"annotation {str(annotation)[:60]!r} names no image"
+            problems.append(Problem(file, _ident(annotation), "annotation entry", message, "box left out"))
+    return grouped
