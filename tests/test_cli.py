@@ -112,6 +112,16 @@ def test_bad_files_among_good_ones_are_carried_on(cli, weights: Path, tmp_path: 
     assert [p.name for p in out.iterdir()] == ["good.png"]
 
 
+def test_detection_never_writes_over_its_sources(cli, weights: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "in" / "a.png", np.zeros((50, 70, 3), np.uint8))
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    for words in (["--out", tmp_path / "in"], ["--out", tmp_path / "o", "--json", tmp_path / "in" / "a.png"]):
+        status, _, err = cli("detect", tmp_path / "in", "--weights", weights, *words)
+        assert status == 2
+        assert "write over the pictures" in err
+        assert (tmp_path / "in" / "a.png").read_bytes() == before
+
+
 def test_only_bad_files(cli, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     status, _, err = cli("detect", tmp_path / "bad.jpg", "--weights", weights, "--out", tmp_path / "o")

@@ -30,6 +30,11 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """What is trained and judged on."""
 
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _read_off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare `off` as false
+
     source: str = Field("digits", description="data set: a YAML, a COCO json, a VOC root, a folder, or 'digits'")
     train: str | None = Field(None, description="list, folder or json that plays the role train")
     val: str | None = Field(None, description="list, folder or json that plays the role val")

@@ -65,6 +65,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         UserError: the disk is full or the folder cannot be written; nothing is left behind.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no ordinary file: choose another place")
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:

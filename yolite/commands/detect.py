@@ -70,6 +70,9 @@ def detect_sources(
     paths = image_paths(sources)
     predictor = Predictor(weights, device, size)
     folder = out or free_run_folder(Path("runs"), "detect")
+    sources_on_disk = {path.resolve() for path in paths}
+    if any(path.parent == folder.resolve() for path in sources_on_disk) or (json and json.resolve() in sources_on_disk):
+        raise UserError(f"--out {folder} or --json would write over the pictures to be detected on: choose another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
