@@ -99,6 +99,7 @@ class TrainConfig(_Section):
     clip: float = Field(10.0, ge=0, description="largest gradient norm; 0: no clipping")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is evaluated; 0: none")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")
+    channels_last: bool = Field(True, description="memory format of the training step; faster on CPU and GPU")
     checkpoint_minutes: float = Field(2.0, ge=0, description="time between saves inside an epoch; 0: every step")
 
 

@@ -50,6 +50,7 @@ class Place:
         epoch: Epochs finished.
         step: Steps finished inside the current epoch.
         seconds: Time spent so far, over all sittings.
+        step_seconds: Of these, inside the steps of this epoch (without waiting for data, and validation).
         sums: Sums of the loss parts over the steps of this epoch.
         history: One row of metrics an epoch.
         best: Best validation AP so far, and its epoch.
@@ -58,6 +59,7 @@ class Place:
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
+    step_seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[float, int] = (-2.0, 0)
@@ -92,8 +94,9 @@ class Trainer:
         self.config, self.names, self.run, self.console = config, names, run, console
         self.preprocess, self.val, self.fingerprint = preprocess, val, fingerprint
         self.device = next(detector.parameters()).device
-        self.model: Detector = detector.to(memory_format=torch.channels_last)
         t, a, c = config.train, config.augment, config.loss
+        self.memory_format = torch.channels_last if t.channels_last else torch.contiguous_format
+        self.model: Detector = detector.to(memory_format=self.memory_format)
         self.optimizer = build_optimizer(self.model, t.optimizer, t.lr, t.momentum, t.weight_decay)
         self.ema = EMA(self.model, t.ema)
         self.loss = DetectionLoss(
@@ -139,7 +142,7 @@ class Trainer:
         warmup = max(1, round(t.warmup_epochs * self.loader.steps)) if t.warmup_epochs else 0
         set_learning_rate(self.optimizer, learning_rate(at, total, warmup, t.lr, t.final_lr, t.schedule))
         images = self.preprocess.normalise(batch.images.to(self.device, non_blocking=True))
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=self.memory_format)
         bf16 = t.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             maps = self.model(images)
@@ -193,11 +196,12 @@ class Trainer:
         if best:
             place.best = (ap, place.epoch)
         row = {"epoch": place.epoch, "step": place.epoch * steps, "seconds": round(place.seconds, 2),
+               "step_seconds": round(place.step_seconds / steps, 4),
                "lr": self.optimizer.param_groups[0]["lr"],
                **{f"loss_{k}" if k != "positives" else k: v / steps for k, v in place.sums.items()},
                **result.numbers}  # fmt: skip
         place.history.append(row)
-        place.sums = {}
+        place.sums, place.step_seconds = {}, 0.0
         self.save(best)
         parts = " ".join(f"{k} {row[f'loss_{k}']:.3f}" for k in (*self.loss.names, "total"))
         self.console.say(
@@ -217,7 +221,9 @@ class Trainer:
         started = time.monotonic()
         with self.console.bar() as show:
             for batch in self.loader.epoch(place.epoch, place.step):
+                begun = time.monotonic()
                 self._account(self.step(batch))
+                place.step_seconds += time.monotonic() - begun
                 text = f"epoch {place.epoch + 1}/{self.epochs} loss {place.sums['total'] / place.step:.3f}"
                 show(text, place.epoch * self.loader.steps + place.step, self.epochs * self.loader.steps)
                 inside = place.step < self.loader.steps
