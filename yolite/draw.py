@@ -93,3 +93,24 @@ def plot_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     fig.savefig(path)
+
+
+def plot_gradients(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Draw, over steps and depth, how large the gradients are beside the weights."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(rows[0]["layers"])
+    fig = Figure(figsize=(11, max(4, 0.16 * len(names))), dpi=110, layout="constrained")
+    FigureCanvasAgg(fig)
+    panels = zip(("weight", "gradient"), fig.subplots(1, 2, sharey=True), strict=True)
+    for key, axes in panels:
+        values = np.array([[row["layers"][name][key] for row in rows] for name in names])
+        shown = np.log10(np.maximum(values, 1e-12))
+        image = axes.imshow(shown, aspect="auto", interpolation="nearest", cmap="viridis")
+        axes.set(title=f"{key}, log10 of the root mean square", xlabel="step")
+        ticks = np.unique(np.linspace(0, len(rows) - 1, 6).round().astype(int))
+        axes.set_xticks(ticks, [rows[i]["step"] for i in ticks])
+        axes.set_yticks(range(len(names)), names, fontsize=6)
+        fig.colorbar(image, ax=axes)
+    fig.savefig(path)
