@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from yolite.commands.common import read_imgsz
 from yolite.config import load_config
@@ -15,6 +16,7 @@ from yolite.errors import UserError
 from yolite.files import write_json
 from yolite.paths import free_run_folder
 from yolite.predictor import Predictor, Result
+from yolite.processes import Processes, join, leave
 from yolite.sources import image_paths
 
 
@@ -36,14 +38,16 @@ def settings_among(sources: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return [s for s in sources if s not in words], settings
 
 
-def _picture_path(out: Path, source: Path, taken: set[Path]) -> Path:
-    """Return where a source's picture goes: its own name, numbered where two sources share one."""
-    suffix = source.suffix.lower() if source.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else ".jpg"
-    path, number = out / f"{source.stem}{suffix}", 2
-    while path in taken:
-        path, number = out / f"{source.stem}-{number}{suffix}", number + 1
-    taken.add(path)
-    return path
+def picture_paths(out: Path, sources: Sequence[Path]) -> list[Path]:
+    """Return where each source's picture goes: its own name, numbered where two sources share one."""
+    paths: dict[Path, None] = {}
+    for source in sources:
+        suffix = source.suffix.lower() if source.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else ".jpg"
+        path, number = out / f"{source.stem}{suffix}", 2
+        while path in paths:
+            path, number = out / f"{source.stem}-{number}{suffix}", number + 1
+        paths[path] = None
+    return list(paths)
 
 
 def _line(result: Result) -> str:
@@ -56,6 +60,16 @@ def _line(result: Result) -> str:
     return f"{result.path} {width}x{height}: {found}"
 
 
+def _merged(
+    processes: Processes, count: int, entries: list[dict[str, Any]], bad: list[str], capped: int
+) -> tuple[list[dict[str, Any]], list[str], int]:
+    """Put the shares of all processes together: JSON entries in the order of the sources, complaints, capped images."""
+    shares = processes.gather((entries, bad, capped))
+    iterators = [iter(part) for part, _, _ in shares]
+    merged = [next(iterators[number % processes.world]) for number in range(count)]
+    return merged, [line for _, part, _ in shares for line in part], sum(number for _, _, number in shares)
+
+
 def detect_sources(
     sources: Sequence[str], weights: str, conf: float, iou: float, max_det: int, imgsz: str | None, batch: int,
     device: str, out: Path | None, json: Path | None, class_wise: bool,
@@ -65,11 +79,12 @@ def detect_sources(
     Raises:
         UserError: weights or sources cannot be read, or not one of the images can.
     """
-    console = Console()
+    processes = join(device)
+    console = Console(quiet=not processes.main)
     size = read_imgsz(imgsz)
     paths = image_paths(sources)
     predictor = Predictor(weights, device, size)
-    folder = out or free_run_folder(Path("runs"), "detect")
+    folder = processes.from_main(out or free_run_folder(Path("runs"), "detect"))
     sources_on_disk = {path.resolve() for path in paths}
     if any(path.parent == folder.resolve() for path in sources_on_disk) or (json and json.resolve() in sources_on_disk):
         raise UserError(f"--out {folder} or --json would write over the pictures to be detected on: choose another")
@@ -77,19 +92,23 @@ def detect_sources(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {folder} cannot be made ({error.strerror}): choose another folder") from None
-    entries, bad, capped, taken = [], [], 0, set[Path]()
+    own, places = processes.share(paths), processes.share(picture_paths(folder, paths))
+    entries, bad, capped = [], [], 0
     started = time.monotonic()
     with console.track("detecting") as progress:
-        for result in predictor.predict(paths, conf, iou, max_det, batch, class_wise):
+        for result, place in zip(predictor.predict(own, conf, iou, max_det, batch, class_wise), places, strict=True):
             entries.append(result.to_json())
             if result.error is not None:
                 bad.append(_line(result))
             else:
                 capped += result.detections.capped
-                result.save(_picture_path(folder, result.path, taken))
-            if result.error is None:
+                result.save(place)
                 console.say(_line(result))
-            progress(len(entries), len(paths))
+            progress(len(entries), len(own))
+    entries, bad, capped = _merged(processes, len(paths), entries, bad, capped)
+    leave(processes)
+    if not processes.main:
+        return
     seconds = time.monotonic() - started
     for line in bad:
         console.warn(f"{line}; left out")

@@ -18,6 +18,7 @@ from yolite.evaluation.evaluate import evaluate, to_json
 from yolite.files import write_json
 from yolite.inference import Inference
 from yolite.postprocess import Thresholds
+from yolite.processes import join, leave
 from yolite.structures import Batch, Detections, Sample
 
 
@@ -29,13 +30,14 @@ def evaluate_weights(
     Raises:
         UserError: weights or data cannot be read, or do not belong together.
     """
-    console = Console()
     content = load_checkpoint(find_weights(weights))
     stored = content["config"]
     if "data" in options:
         # other data: none of the lists of the data it was trained on
         stored = merge(stored, {"data": {"train": None, "val": None, "test": None}})
     config = make_config(stored, {"device": "auto"}, options, parse_words(words))
+    processes = join(config.device)
+    console = Console(quiet=not processes.main)
     device = build_device(config.device)
     data = load_split(build_dataset(config, console), split, console)
     check_classes(content["names"], data.names, weights, config.data.source, console)
@@ -52,17 +54,20 @@ def evaluate_weights(
         bad.append(f"{sample.path}: {reason}")
 
     with console.track("evaluating") as progress:
-        batches = plain_batches(pictures, config.eval.batch, report)
-        result, _, reading = evaluate(batches, detect, data.samples, data.names, progress)
+        batches = plain_batches(pictures, config.eval.batch, report, processes.share(range(len(pictures))))
+        result, _, reading = evaluate(batches, detect, data.samples, data.names, progress, processes)
+    bad = [line for part in processes.gather(bad) for line in part]
     if bad:
         console.warn(f"{len(bad)} images could not be read and count as not detected on (first: {bad[0]})")
     seconds = {**inference.seconds, "decode": reading.get("decode", 0.0)}
     seconds["preprocess"] += reading.get("preprocess", 0.0)
+    seconds = dict(zip(seconds, processes.sum(list(seconds.values())), strict=True))
+    leave(processes)
     print_metric(result, config, console, f"{weights} on {split}")
     plain = to_json(result, config.eval.conf, config.eval.iou, config.eval.max_det, seconds)
     per_image = ", ".join(f"{name} {1000 * value:.1f}" for name, value in plain["seconds"].items())
     console.say(f"ms an image on {device}: {per_image}")
-    if json:
+    if json and processes.main:
         write_json(json, plain)
 
 
