@@ -86,14 +86,10 @@ def build_optimizer(
         weight_decay: Strength of the decay.
         factors: Factor by section, layer name or pattern; where several match, the last one given counts.
         layers: How the patterns are read; needed where there are factors.
-
-    Raises:
-        UserError: a pattern that matches nothing.
     """
     learning = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     found: dict[str, float] = {}
     if factors and layers:
-        layers.check(list(factors), [n for n, _ in learning], "train.lr_factors")
         found = {n: f for n, _ in learning for pattern, f in factors.items() if layers.matches(n, pattern)}
     groups = []
     for factor in sorted({found.get(n, 1.0) for n, _ in learning}, reverse=True):

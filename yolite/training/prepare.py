@@ -196,6 +196,7 @@ def _start_layers(detector: Detector, config: Config, layers: Layers, resuming: 
     t = config.train
     if config.weights and not resuming:
         _start_weights(detector, config.weights, console)
+    layers.check(list(t.lr_factors), [name for name, _ in detector.named_parameters()], "train.lr_factors")
     frozen = freeze(detector, layers, t.transfer, t.freeze)
     if frozen:
         console.say(f"frozen (train.transfer={t.transfer}, train.freeze): {frozen} tensors do not learn")
