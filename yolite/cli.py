@@ -10,7 +10,7 @@ import typer
 
 from yolite.errors import UserError, nearest
 
-LATER = ("explain", "check", "convert", "import", "export", "bench", "serve", "runs", "tune", "ablate")
+LATER = ("explain", "check", "convert", "import", "export", "bench", "serve", "tune", "ablate")
 """Verbs of the contract that are not built yet."""
 
 app = typer.Typer(
@@ -160,6 +160,21 @@ def summary(
     from yolite.commands.summary import print_summary
 
     print_summary(model, weights, _options(imgsz=imgsz), words or [], classes)
+
+
+@app.command()
+def runs(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DIR]...", help="run folders, or folders of them [default: runs]")
+    ] = None,
+    json: Json = None,
+    plot: Annotated[Path | None, typer.Option(help="draw AP and loss over the epochs here (.png)")] = None,
+    sort: Annotated[str, typer.Option(help="a column, or a setting such as train.lr")] = "AP",
+) -> None:
+    """Compare runs: how far, how good, how long, and in which settings they differ."""
+    from yolite.commands.runs import compare_runs
+
+    compare_runs(folders or [Path("runs")], json, plot, sort)
 
 
 def _complain(text: str) -> int:

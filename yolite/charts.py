@@ -1,0 +1,75 @@
+"""Curves that need numbers alone (no torch, no OpenCV): runs side by side, a search for settings."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolite.errors import UserError
+from yolite.files import write_atomically
+
+LEGEND = 24
+"""So many runs are named in a legend; more would hide the curves."""
+
+
+def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
+    """Return a matplotlib figure and its axes (one, or an array of them) that need no screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots(rows, columns)
+
+
+def require_png(path: Path | None) -> None:
+    """Refuse a --plot that is no .png.
+
+    Raises:
+        UserError: another ending.
+    """
+    if path is not None and path.suffix != ".png":
+        raise UserError(f"--plot {path}: the picture is a .png")
+
+
+def save(fig: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    picture = io.BytesIO()
+    fig.savefig(picture, format="png")
+    write_atomically(path, lambda file: file.write(picture.getvalue()))
+
+
+def plot_runs(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Draw AP (best epoch marked) and the training loss over the epochs, one line a run.
+
+    Args:
+        path: The .png.
+        runs: By name: the rows of metrics.jsonl.
+    """
+    from matplotlib import colormaps
+
+    # beyond ten runs the colours run along a scale instead of repeating themselves
+    scale = colormaps["tab10"] if len(runs) <= 10 else colormaps["viridis"].resampled(len(runs))
+    named = min(len(runs), LEGEND)
+    fig, (left, right) = figure(11, 4.3 + 0.2 * -(-named // 4), 1, 2)
+    for number, (name, rows) in enumerate(runs.items()):
+        epochs, ap = [row["epoch"] for row in rows], [row["AP"] for row in rows]
+        look: dict[str, Any] = {"color": scale(number), "marker": "." if len(rows) < 3 else ""}
+        left.plot(epochs, ap, label=name if number < LEGEND else None, **look)
+        left.plot(epochs[ap.index(max(ap))], max(ap), "o", color=look["color"], markersize=5)
+        losses = [(row["epoch"], row["loss_total"]) for row in rows if "loss_total" in row]
+        right.plot([epoch for epoch, _ in losses], [loss for _, loss in losses], **look)
+    left.set(xlabel="epoch", title="AP on validation (dot: the highest)", ylim=(0, None))
+    right.set(xlabel="epoch", title="training loss", ylim=(0, None))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    title = f"the first {LEGEND} of {len(runs)} runs" if len(runs) > LEGEND else None
+    fig.legend(loc="outside lower center", ncols=min(4, named), fontsize=8, title=title)
+    save(fig, path)
