@@ -101,6 +101,7 @@ class TrainConfig(_Section):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")
     channels_last: bool = Field(True, description="memory format of the training step; faster on CPU and GPU")
     checkpoint_minutes: float = Field(2.0, ge=0, description="time between saves inside an epoch; 0: every step")
+    tensorboard: bool = Field(False, description="write TensorBoard's event files into the run folder")
 
 
 class AugmentConfig(_Section):

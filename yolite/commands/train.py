@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,15 @@ from yolite.paths import free_run_folder
 from yolite.predictor import Predictor
 from yolite.training.prepare import Prepared, differences, prepare
 from yolite.training.run import RunFolder
-from yolite.training.trainer import Interrupted, Trainer
+from yolite.training.tensorboard import TensorBoard, require_tensorboard
+from yolite.training.trainer import Interrupted, Listener, Trainer
 
 PICTURES = 12
 """Annotated validation pictures at the end of a run."""
+
+
+class TrainingBroke(UserError):
+    """The loss is no number any more: these settings do not train."""
 
 
 def train_run(
@@ -34,17 +40,43 @@ def train_run(
         UserError: anything wrong with what was asked for.
     """
     console = Console()
-    base: dict[str, Any] = {}
+    config = read_settings(model, file, options, words)
+    run = RunFolder(out or free_run_folder(Path("runs"), config.model.name))
+    with _stoppable(run, console):
+        start(config, run, console)
+
+
+def read_settings(model: str | None, file: Path | None, options: Mapping[str, Any], words: Sequence[str]) -> Config:
+    """Return the configuration that was asked for.
+
+    Raises:
+        UserError: anything wrong with it.
+    """
     weights = options.get("weights") or parse_words(words).get("weights")
     if weights and model is None and file is None:
         # Without --model the checkpoint's own network is trained on, its anchors included.
         stored = load_checkpoint(find_weights(weights))["config"]
         base = {"model": stored["model"], "preprocess": stored["preprocess"]}
-        config = make_config(base, options, parse_words(words))
-    else:
-        config = load_config(model, file, options, words)
+        return make_config(base, options, parse_words(words))
+    return load_config(model, file, options, words)
+
+
+def start(config: Config, run: RunFolder, console: Console, listeners: Sequence[Listener] = ()) -> Trainer:
+    """Do a new run from beginning to end: prepare, make its folder, train, judge.
+
+    Args:
+        config: As asked for; what is ``auto`` is decided here.
+        run: Its folder, not made yet.
+        console: Where words go; the run's log.txt gets them too.
+        listeners: Called after each epoch.
+
+    Raises:
+        UserError: anything wrong with what was asked for; `TrainingBroke` if the loss is no number any more.
+        Interrupted: SIGINT or SIGTERM came; the run has been saved.
+    """
     build_device(config.device)
-    run = RunFolder(out or free_run_folder(Path("runs"), config.model.name))
+    if config.train.tensorboard:
+        require_tensorboard()
     run.refuse_if_taken()
     # The folder is made when everything that was asked for has been found to make sense.
     prepared = prepare(config, console)
@@ -52,7 +84,20 @@ def train_run(
     console.log_to(run.log)
     console.say(f"run folder: {run.path}")
     run.write_config(to_plain(prepared.config))
-    _go(_trainer(prepared, run, console), console)
+    trainer = _trainer(prepared, run, console)
+    trainer.listeners += listeners
+    _go(trainer, console)
+    return trainer
+
+
+@contextmanager
+def _stoppable(run: RunFolder, console: Console) -> Iterator[None]:
+    """Turn a signal into the exit status of the contract, with the command that goes on."""
+    try:
+        yield
+    except Interrupted as stop:
+        console.say(f"stopped by a signal; saved. Go on with: yolite train --resume {run.path}")
+        raise SystemExit(stop.code) from None
 
 
 def resume_run(folder: Path, options: Mapping[str, Any], words: Sequence[str]) -> None:
@@ -75,6 +120,8 @@ def resume_run(folder: Path, options: Mapping[str, Any], words: Sequence[str]) -
         raise UserError(f"--resume {folder}: a run goes on with its own settings, these differ: {'; '.join(changed)}")
     console.log_to(run.log)
     config = make_config(stored)
+    if config.train.tensorboard:
+        require_tensorboard()
     # decided long ago: no ``auto`` is left in a stored configuration
     if content["training"]["place"]["epoch"] >= int(config.train.epochs) and run.results.is_file():
         console.say(f"{folder} is finished: {config.train.epochs} epochs, results in {run.results}")
@@ -88,7 +135,8 @@ def resume_run(folder: Path, options: Mapping[str, Any], words: Sequence[str]) -
     trainer = _trainer(prepared, run, console)
     trainer.restore(content)
     console.say(f"resumed at epoch {trainer.place.epoch + 1}, step {trainer.place.step}")
-    _go(trainer, console)
+    with _stoppable(run, console):
+        _go(trainer, console)
 
 
 def _trainer(prepared: Prepared, run: RunFolder, console: Console) -> Trainer:
@@ -96,6 +144,8 @@ def _trainer(prepared: Prepared, run: RunFolder, console: Console) -> Trainer:
     trainer = Trainer(prepared.config, prepared.detector, prepared.preprocess, prepared.train, prepared.val,
                       prepared.names, run, console, prepared.fingerprint)  # fmt: skip
     t = prepared.config.train
+    if t.tensorboard:
+        trainer.listeners.append(TensorBoard(run.path / "tensorboard", prepared.val.samples, prepared.names))
     parameters = sum(p.numel() for p in prepared.detector.parameters())
     console.say(
         f"{prepared.config.model.name}: {parameters / 1e6:.2f} M parameters, input "
@@ -110,11 +160,8 @@ def _go(trainer: Trainer, console: Console) -> None:
     run = trainer.run
     try:
         trainer.train()
-    except Interrupted as stop:
-        console.say(f"stopped by a signal; saved. Go on with: yolite train --resume {run.path}")
-        raise SystemExit(stop.code) from None
     except FloatingPointError as error:
-        raise UserError(
+        raise TrainingBroke(
             f"training broke down in epoch {trainer.place.epoch + 1}: {error}; {run.last} holds the last "
             "good state: try a lower train.lr, or train.precision=fp32"
         ) from None
@@ -126,7 +173,7 @@ def _finish(trainer: Trainer, config: Config, run: RunFolder, console: Console) 
     content = load_checkpoint(run.best)
     trainer.ema.restore(content["ema"])
     started = time.monotonic()
-    result, seconds = trainer.validate()
+    result, _, seconds = trainer.validate()
     e, place = config.eval, trainer.place
     plain = to_json(result, e.conf, e.iou, e.max_det, seconds)
     run.write_results({**plain, "best_epoch": place.best[1], "train_seconds": round(place.seconds, 1)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -32,6 +32,9 @@ from yolite.training.ema import EMA
 from yolite.training.loss import DetectionLoss
 from yolite.training.optim import build_optimizer, learning_rate, set_learning_rate
 from yolite.training.run import RunFolder
+
+Listener = Callable[[dict[str, Any], list[Detections]], None]
+"""Called after each epoch has been saved, with its row of metrics.jsonl and the detections, one a validation sample."""
 
 
 class Interrupted(Exception):
@@ -108,6 +111,7 @@ class Trainer:
         mosaic_epochs = self.epochs - round(a.close_mosaic * self.epochs)
         self.loader = TrainLoader(train, augment, t.batch, config.seed, mosaic_epochs, int(config.data.workers))
         self.place = Place()
+        self.listeners: list[Listener] = []
         self._signal: int | None = None
         self._saved_at = time.monotonic()
 
@@ -167,8 +171,8 @@ class Trainer:
 
     # ---- epochs --------------------------------------------------------------------------------------------------
 
-    def validate(self) -> tuple[CocoResult, dict[str, float]]:
-        """Judge the averaged weights on the validation pictures; return the metric and the seconds by stage."""
+    def validate(self) -> tuple[CocoResult, list[Detections], dict[str, float]]:
+        """Judge the averaged weights on the validation pictures; return metric, detections and seconds by stage."""
         detector = Detector(self.model.graph.records, self.model.specs, self.model.graph.outputs)
         detector.load_state_dict({k: v.to("cpu") for k, v in self.ema.weights.items()})
         inference = Inference(detector, self.preprocess, self.device)
@@ -182,13 +186,13 @@ class Trainer:
             self.console.warn(f"{sample.path}: {reason}; counts as not detected on")
 
         batches = plain_batches(self.val, e.batch, report)
-        result, _, reading = evaluate(batches, detect, self.val.samples, self.names)
-        return result, {**reading, **{k: reading.get(k, 0.0) + v for k, v in inference.seconds.items()}}
+        result, found, reading = evaluate(batches, detect, self.val.samples, self.names)
+        return result, found, {**reading, **{k: reading.get(k, 0.0) + v for k, v in inference.seconds.items()}}
 
     def _finish_epoch(self, started: float) -> None:
         """Validate, write the epoch's row and the checkpoints, print one line."""
         place, steps = self.place, self.loader.steps
-        result, _ = self.validate()
+        result, found, _ = self.validate()
         place.epoch, place.step = place.epoch + 1, 0
         place.seconds += time.monotonic() - started
         ap = result.numbers["AP"]
@@ -208,6 +212,8 @@ class Trainer:
             f"epoch {place.epoch}/{self.epochs}  loss: {parts}  AP {ap:.3f}  "
             f"AP50 {result.numbers['AP50']:.3f}  {place.seconds:.0f} s{'  best' if best else ''}"
         )
+        for listener in self.listeners:
+            listener(row, found)
 
     def save(self, best: bool = False) -> None:
         """Write the checkpoint(s) and the metrics."""
