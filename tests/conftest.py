@@ -1,6 +1,7 @@
 """Small data sets that tests write for themselves: nothing comes from outside the repository."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+# The bits of a sum depend on the number of threads: one number, here and in the programs that tests start.
+os.environ["OMP_NUM_THREADS"] = "2"
 torch.set_num_threads(2)
 # A busy machine is no failure: examples have no time limit of their own.
 hypothesis.settings.register_profile("yolite", deadline=None)

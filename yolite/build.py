@@ -14,12 +14,14 @@ from yolite.console import Console
 from yolite.data.dataset import ROLES, DataSet, Split, open_dataset
 from yolite.data.digits import ensure_digits
 from yolite.data.problems import summarise
+from yolite.data.transforms import Augment
 from yolite.errors import UserError, nearest
 from yolite.files import read_yaml
 from yolite.models.detector import Detector, initialise
 from yolite.models.graph import LayerRecord
 from yolite.paths import descriptor, generated
 from yolite.structures import HeadSpec, Preprocess
+from yolite.training.optim import Layers
 
 Anchors = Sequence[Sequence[tuple[float, float]]]
 
@@ -117,6 +119,22 @@ def build_detector(config: Config, classes: int, anchors: Anchors) -> Detector:
     return detector
 
 
+def build_layers(model: ModelConfig) -> Layers:
+    """Return how the layers of the network may be spoken of: sections and names."""
+    sections = {"backbone": model.backbone, "neck": model.neck, "head": model.head}
+    return Layers(
+        [section for section, rows in sections.items() for _ in rows],
+        [str(row.get("name", "")) for rows in sections.values() for row in rows],
+    )
+
+
+def build_augment(config: Config) -> Augment:
+    """Return what training does to the pictures."""
+    a = config.augment
+    return Augment(a.mosaic, a.scale, a.translate, float(a.hflip), a.vflip, a.hue, a.saturation, a.brightness,
+                   a.min_visible)  # fmt: skip
+
+
 def placeholder_anchors(model: ModelConfig) -> Anchors:
     """Return the config's anchors, or where they are ``auto`` some of the right number (for a summary)."""
     if model.code.anchors != "auto":
@@ -146,7 +164,9 @@ def build_device(name: str) -> torch.device:
 def choose_precision(device: torch.device) -> tuple[str, str]:
     """Decide ``precision: auto``; return (precision, reason)."""
     if device.type == "cuda":
-        return ("bf16", "the GPU has bf16") if torch.cuda.is_bf16_supported() else ("fp32", "the GPU has no bf16")
+        # torch calls bf16 supported where it is emulated, too; the instructions came with compute capability 8
+        has_bf16 = torch.cuda.get_device_capability(device)[0] >= 8
+        return ("bf16", "the GPU has bf16") if has_bf16 else ("fp16", "the GPU has no bf16")
     # oneDNN's own test is not public; these are the instructions it runs bf16 convolutions on.
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")

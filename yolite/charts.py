@@ -14,14 +14,14 @@ LEGEND = 24
 """So many runs are named in a legend; more would hide the curves."""
 
 
-def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
+def figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
     """Return a matplotlib figure and its axes (one, or an array of them) that need no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(fig)
-    return fig, fig.subplots(rows, columns)
+    return fig, fig.subplots(rows, columns, **options)
 
 
 def require_png(path: Path | None) -> None:

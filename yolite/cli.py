@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,11 +51,14 @@ def train(
     weights: Annotated[str | None, typer.Option(help="checkpoint or run folder to start from")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="passes over the training images")] = None,
     imgsz: Imgsz = None,
-    batch: Batch = None,
+    batch: Annotated[str | None, typer.Option(help="images a step, over all processes; or auto")] = None,
     device: Device = None,
     seed: Annotated[int | None, typer.Option(min=0, help="every draw comes from it")] = None,
     out: Annotated[Path | None, typer.Option(help="run folder [default: runs/MODEL-N]")] = None,
     resume: Annotated[Path | None, typer.Option(help="run folder to go on with")] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="with --resume: a setting (or data) that may differ now")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML with any of the settings")] = None,
     overfit: Annotated[int | None, typer.Option(min=1, help="learn N images by heart (a sanity check)")] = None,
 ) -> None:
@@ -70,7 +74,9 @@ def train(
         for flag, value in refused.items():
             if value is not None:
                 raise UserError(f"{flag} cannot be given with --resume: the run {resume} has its own")
-        resume_run(resume, options, words or [])
+        resume_run(resume, options, words or [], accept or [])
+    elif accept:
+        raise UserError("--accept belongs to --resume: a new run takes any setting")
     else:
         train_run(model, config, options, words or [], out)
 
@@ -179,7 +185,9 @@ def runs(
 
 def _complain(text: str) -> int:
     """Print one plain sentence on stderr; return the exit status 2."""
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    who = "" if rank == "0" else f"process {rank}: "
+    print(f"error: {who}{' '.join(text.split())}", file=sys.stderr)
     return 2
 
 

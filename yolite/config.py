@@ -88,19 +88,55 @@ class TrainConfig(_Section):
     epochs: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="passes over the training images; auto: 12,800 pictures, but 12 to 200 passes"
     )
-    batch: int = Field(16, ge=1, description="images a step")
-    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="optimiser")
-    lr: float = Field(0.004, gt=0, description="peak learning rate")
+    batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        16, description="images a step, over all processes; auto: the most that fit on the GPU"
+    )
+    accumulate: int = Field(1, ge=1, description="parts a batch is computed in, one after another, to save memory")
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta"] = Field(
+        "adamw", description="optimiser"
+    )
+    lr: float = Field(0.004, gt=0, description="peak learning rate, for the whole batch")
     final_lr: float = Field(0.01, ge=0, le=1, description="learning rate at the end, as a share of the peak")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after the warm-up")
+    schedule: Literal["cosine", "linear", "step", "constant"] = Field(
+        "cosine", description="learning rate after the warm-up"
+    )
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.7, 0.9), description="schedule step: shares of the run at which the rate falls to a tenth"
+    )
     warmup_epochs: float = Field(1.0, ge=0, description="epochs over which the learning rate rises from 0")
-    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum, AdamW's beta1")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD and RMSprop, beta1 of Adam and AdamW")
     weight_decay: float = Field(0.05, ge=0, description="on convolution weights alone, not on BN or biases")
+    l1: float = Field(0.0, ge=0, description="L1 penalty, on the same weights")
     clip: float = Field(10.0, ge=0, description="largest gradient norm; 0: no clipping")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is evaluated; 0: none")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")
+    transfer: Literal["all", "last", "head"] = Field(
+        "all", description="what learns: everything, the layers after the backbone, or the head alone"
+    )
+    freeze: tuple[str, ...] = Field(
+        (), description="what does not learn, BN statistics included: backbone, neck, a layer's name or a pattern"
+    )
+    freeze_bn: bool = Field(False, description="keep all BN statistics as they are (fine-tuning with small batches)")
+    lr_factors: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="factors on the learning rate by section, layer or pattern: {backbone: 0.1}"
+    )
+    multi_scale: float = Field(0.0, ge=0, lt=1, description="input sizes from (1 - s) to (1 + s) times imgsz; 0: off")
+    multi_scale_every: int = Field(10, ge=1, description="steps between two draws of the input size")
+    best_by: Literal[
+        "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl", "val_loss"
+    ] = Field("AP", description="the metric that best.ckpt and early stopping go by")
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better best_by; 0: never")
+    on_nonfinite: Literal["lower", "stop"] = Field(
+        "lower", description="a loss or gradient that is no number: go back and on at half the rate, or stop"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the processor has it, else fp16 on a GPU, else fp32"
+    )
     channels_last: bool = Field(True, description="memory format of the training step; faster on CPU and GPU")
+    compile: bool = Field(False, description="torch.compile the network (slow to start)")
+    sync_bn: bool = Field(False, description="BN statistics over all processes (GPU only)")
     checkpoint_minutes: float = Field(2.0, ge=0, description="time between saves inside an epoch; 0: every step")
+    checkpoint_steps: int = Field(0, ge=0, description="steps between saves inside an epoch; 0: by time alone")
+    gradient_stats: int = Field(0, ge=0, description="log weights and gradients by layer every so many steps; 0: off")
     tensorboard: bool = Field(False, description="write TensorBoard's event files into the run folder")
 
 
@@ -137,6 +173,7 @@ class LossConfig(_Section):
     box: float = Field(5.0, ge=0, description="weight of the box part")
     objectness: float = Field(1.0, ge=0, description="weight of the objectness part")
     classes: float = Field(1.0, ge=0, description="weight of the class part")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each class target spread over all classes")
     iou: Literal["iou", "giou", "diou", "ciou"] = Field("ciou", description="overlap measure of the box part")
     assign: AssignConfig = AssignConfig()
 

@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
@@ -18,15 +20,20 @@ PLAIN_SECONDS = 10.0
 
 
 class Console:
-    """Prints to stdout (results) and stderr (progress, warnings), and to a log file once there is one."""
+    """Prints to stdout (results) and stderr (progress, warnings), and to a log file once there is one.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: Print nothing: another process does.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
         # Without a terminal a line is never wrapped: one message, one line.
         width = None if sys.stdout.isatty() else 400
-        self._out = RichConsole(width=width, highlight=False, soft_wrap=True)
-        self._err = RichConsole(stderr=True, width=width, highlight=False, soft_wrap=True)
+        self._out = RichConsole(width=width, highlight=False, soft_wrap=True, quiet=quiet)
+        self._err = RichConsole(stderr=True, width=width, highlight=False, soft_wrap=True, quiet=quiet)
         self._log: Path | None = None
         self._early: list[str] = []
+        self._lost = False
         self._live: RichConsole | None = None
 
     def log_to(self, path: Path) -> None:
@@ -37,10 +44,22 @@ class Console:
 
     def _write(self, text: str) -> None:
         if self._log is None:
-            self._early.append(text)
+            if not self._lost:
+                self._early.append(text)
             return
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        self._append(lambda file: file.write(text + "\n"))
+
+    def _append(self, write: Callable[[TextIO], object]) -> None:
+        """Add to the log; a full disk ends the log, not the run."""
+        if self._log is None:
+            return
+        try:
+            with self._log.open("a", encoding="utf-8") as file:
+                write(file)
+        except OSError as error:
+            path, self._log, self._early = self._log, None, []
+            self._lost = True
+            self._err.print(f"warning: {path} cannot be written any more ({error.strerror}); going on without it")
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -61,9 +80,7 @@ class Console:
         for row in rows:
             table.add_row(*map(escape, row))
         self._out.print(table)
-        if self._log is not None:
-            with self._log.open("a", encoding="utf-8") as file:
-                RichConsole(file=file, width=160).print(table)
+        self._append(lambda file: RichConsole(file=file, width=160).print(table))
 
     @contextmanager
     def track(self, label: str) -> Iterator[Callable[[int, int], None]]:
@@ -75,12 +92,18 @@ class Console:
     def bar(self) -> Iterator[Callable[[str, int, int], None]]:
         """Show a progress bar with a text that may change; yields a function (text, done, in all)."""
         if not self._err.is_terminal:
-            last = [time.monotonic()]
+            begun = time.monotonic()
+            last, first = [begun], list[int]()
 
             def plain(text: str, done: int, total: int) -> None:
-                if time.monotonic() - last[0] >= PLAIN_SECONDS and done < total:
-                    last[0] = time.monotonic()
-                    self._err.print(f"{text}: {done}/{total}", markup=False)
+                now = time.monotonic()
+                first[:] = first or [done]
+                if now - last[0] >= PLAIN_SECONDS and first[0] < done < total:
+                    last[0] = now
+                    left = (total - done) * (now - begun) / (done - first[0])
+                    self._err.print(
+                        f"{text}: {done}/{total}, about {timedelta(seconds=round(left))} left", markup=False
+                    )
 
             yield plain
             return

@@ -79,3 +79,19 @@ def plot_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     fig.savefig(path)
+
+
+def plot_gradients(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Draw, over steps and depth, how large the gradients are beside the weights."""
+    names = list(rows[0]["layers"])
+    fig, panels = figure(11, max(4, 0.16 * len(names)), 1, 2, sharey=True)
+    for key, axes in zip(("weight", "gradient"), panels, strict=True):
+        values = np.array([[row["layers"][name][key] for row in rows] for name in names])
+        shown = np.log10(np.maximum(values, 1e-12))
+        image = axes.imshow(shown, aspect="auto", interpolation="nearest", cmap="viridis")
+        axes.set(title=f"{key}, log10 of the root mean square", xlabel="step")
+        ticks = np.unique(np.linspace(0, len(rows) - 1, 6).round().astype(int))
+        axes.set_xticks(ticks, [rows[i]["step"] for i in ticks])
+        axes.set_yticks(range(len(names)), names, fontsize=6)
+        fig.colorbar(image, ax=axes)
+    fig.savefig(path)

@@ -2,111 +2,132 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
+
+import torch
 
 from yolite.build import build_device
 from yolite.checkpoint import find_weights, load_checkpoint
 from yolite.commands.common import print_metric
 from yolite.config import Config, load_config, make_config, merge, parse_words, to_plain
 from yolite.console import Console
-from yolite.draw import plot_curves
+from yolite.draw import plot_curves, plot_gradients
 from yolite.errors import UserError
 from yolite.evaluation.evaluate import to_json
+from yolite.files import read_json
 from yolite.paths import free_run_folder
 from yolite.predictor import Predictor
-from yolite.training.prepare import Prepared, differences, prepare
+from yolite.processes import ALONE, Processes, join, leave
+from yolite.training.prepare import Prepared, prepare
+from yolite.training.resume import accepted_settings, check_data
 from yolite.training.run import RunFolder
 from yolite.training.tensorboard import TensorBoard, require_tensorboard
-from yolite.training.trainer import Interrupted, Listener, Trainer
+from yolite.training.trainer import Broken, Interrupted, Listener, Trainer
+from yolite.training.watch import memory_peak
 
 PICTURES = 12
 """Annotated validation pictures at the end of a run."""
 
 
-class TrainingBroke(UserError):
+class BrokenDown(UserError):
     """The loss is no number any more: these settings do not train."""
 
 
 def train_run(
     model: str | None, file: Path | None, options: Mapping[str, Any], words: Sequence[str], out: Path | None
 ) -> None:
-    """Start a new run.
+    """Start a new run; a process that torchrun has started again goes on with the run it finds.
 
     Raises:
         UserError: anything wrong with what was asked for.
     """
-    console = Console()
-    config = read_settings(model, file, options, words)
-    run = RunFolder(out or free_run_folder(Path("runs"), config.model.name))
-    with _stoppable(run, console):
-        start(config, run, console)
+    config = configure(model, file, options, words)
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) and out is None:
+        raise UserError("torchrun --max-restarts needs --out RUN: a process that is started again finds its run there")
+    processes = join(config.device)
+    if processes.restarts and out is not None and RunFolder(out).last.is_file():
+        resume_run(out, {k: v for k, v in options.items() if k != "weights"}, words)
+        return
+    build_device(config.device)
+    run = RunFolder(processes.from_main(out or free_run_folder(Path("runs"), config.model.name)))
+    run.refuse_if_taken()
+    start(config, run, Console(quiet=not processes.main), processes=processes)
+    leave(processes)
 
 
-def read_settings(model: str | None, file: Path | None, options: Mapping[str, Any], words: Sequence[str]) -> Config:
-    """Return the configuration that was asked for.
+def configure(model: str | None, file: Path | None, options: Mapping[str, Any], words: Sequence[str]) -> Config:
+    """Return what was asked for; without --model the checkpoint's own network is trained on, its anchors included.
 
     Raises:
-        UserError: anything wrong with it.
+        UserError: anything wrong with it, or it needs a package that is not installed.
     """
     weights = options.get("weights") or parse_words(words).get("weights")
     if weights and model is None and file is None:
-        # Without --model the checkpoint's own network is trained on, its anchors included.
         stored = load_checkpoint(find_weights(weights))["config"]
         base = {"model": stored["model"], "preprocess": stored["preprocess"]}
-        return make_config(base, options, parse_words(words))
-    return load_config(model, file, options, words)
-
-
-def start(config: Config, run: RunFolder, console: Console, listeners: Sequence[Listener] = ()) -> Trainer:
-    """Do a new run from beginning to end: prepare, make its folder, train, judge.
-
-    Args:
-        config: As asked for; what is ``auto`` is decided here.
-        run: Its folder, not made yet.
-        console: Where words go; the run's log.txt gets them too.
-        listeners: Called after each epoch.
-
-    Raises:
-        UserError: anything wrong with what was asked for; `TrainingBroke` if the loss is no number any more.
-        Interrupted: SIGINT or SIGTERM came; the run has been saved.
-    """
-    build_device(config.device)
+        config = make_config(base, options, parse_words(words))
+    else:
+        config = load_config(model, file, options, words)
     if config.train.tensorboard:
         require_tensorboard()
-    run.refuse_if_taken()
+    return config
+
+
+def start(
+    config: Config, run: RunFolder, console: Console, listeners: Sequence[Listener] = (),
+    processes: Processes = ALONE,
+) -> Trainer:  # fmt: skip
+    """Train from the beginning to the end, in a folder of its own.
+
+    Args:
+        config: What was asked for; every ``auto`` is decided here.
+        run: A folder that holds no run.
+        console: Where words go.
+        listeners: Called after each epoch.
+        processes: Which process of how many this is.
+
+    Raises:
+        UserError: anything wrong with what was asked for; `BrokenDown` if the loss is no number any more.
+        SystemExit: SIGINT or SIGTERM came; the run has been saved.
+    """
     # The folder is made when everything that was asked for has been found to make sense.
-    prepared = prepare(config, console)
-    run.create()
-    console.log_to(run.log)
+    prepared = prepare(config, console, processes)
+    if processes.main:
+        run.create()
+        console.log_to(run.log)
     console.say(f"run folder: {run.path}")
-    run.write_config(to_plain(prepared.config))
-    trainer = _trainer(prepared, run, console)
+    trainer = _trainer(prepared, run, console, processes)
     trainer.listeners += listeners
-    _go(trainer, console)
+    _describe(prepared, run, processes)
+    _go(trainer)
     return trainer
 
 
-@contextmanager
-def _stoppable(run: RunFolder, console: Console) -> Iterator[None]:
-    """Turn a signal into the exit status of the contract, with the command that goes on."""
-    try:
-        yield
-    except Interrupted as stop:
-        console.say(f"stopped by a signal; saved. Go on with: yolite train --resume {run.path}")
-        raise SystemExit(stop.code) from None
+def _describe(prepared: Prepared, run: RunFolder, processes: Processes) -> None:
+    """Write down what is trained, and on what."""
+    if processes.main:
+        run.write_config(to_plain(prepared.config))
+        run.write_data(prepared.data)
 
 
-def resume_run(folder: Path, options: Mapping[str, Any], words: Sequence[str]) -> None:
+def resume_run(folder: Path, options: Mapping[str, Any], words: Sequence[str], accept: Sequence[str] = ()) -> None:
     """Go on with a run from its last checkpoint.
+
+    Args:
+        folder: The run.
+        options: Settings as asked for now, by options.
+        words: The same, by ``key=value`` words.
+        accept: Settings that may differ from the run's own; ``data``: the data set may have changed.
 
     Raises:
         UserError: there is nothing to resume, or the settings or the data are not those of the run.
     """
-    console = Console()
     run = RunFolder(folder)
     if not run.last.is_file():
         raise UserError(f"--resume {folder}: there is no last.ckpt to go on from: give a run folder")
@@ -114,79 +135,124 @@ def resume_run(folder: Path, options: Mapping[str, Any], words: Sequence[str]) -
     if "training" not in content:
         raise UserError(f"--resume {folder}: last.ckpt holds weights alone, no training state")
     stored = to_plain(make_config(content["config"]))
-    asked = to_plain(make_config(merge(merge(stored, options), parse_words(words))))
-    changed = differences(stored, asked)
-    if changed:
-        raise UserError(f"--resume {folder}: a run goes on with its own settings, these differ: {'; '.join(changed)}")
-    console.log_to(run.log)
-    config = make_config(stored)
-    if config.train.tensorboard:
-        require_tensorboard()
-    # decided long ago: no ``auto`` is left in a stored configuration
-    if content["training"]["place"]["epoch"] >= int(config.train.epochs) and run.results.is_file():
-        console.say(f"{folder} is finished: {config.train.epochs} epochs, results in {run.results}")
-        return
-    prepared = prepare(config, console, resuming=True)
+    config, changed = accepted_settings(folder, stored, merge(options, parse_words(words)), accept)
+    processes = join(config.device)
+    console = Console(quiet=not processes.main)
+    if processes.main:
+        console.log_to(run.log)
+    for line in changed.values():
+        console.warn(f"accepted, from here on: {line}")
+    prepared = prepare(config, console, processes, resuming=True)
+    trainer = _trainer(prepared, run, console, processes)
+    _restore(trainer, content, folder)
     if prepared.fingerprint != content["training"]["fingerprint"]:
-        raise UserError(
-            f"--resume {folder}: the data set has changed since (images, boxes or labels): start a new run "
-            f"with --weights {folder}"
-        )
-    trainer = _trainer(prepared, run, console)
-    trainer.restore(content)
+        names = content["names"], prepared.names
+        then = read_json(run.data) if run.data.is_file() else {}
+        console.warn(f"accepted, from here on: {check_data(folder, then, prepared.data, names, accept)}")
+    if changed.keys() & {"train.batch"} or "data" in accept:
+        trainer.place.restart_epoch()  # its steps are others now
+    if trainer.done and run.results.is_file():
+        console.say(f"{folder} is finished: {trainer.place.epoch} epochs, results in {run.results}")
+        return
+    if changed or accept:
+        _describe(prepared, run, processes)
     console.say(f"resumed at epoch {trainer.place.epoch + 1}, step {trainer.place.step}")
-    with _stoppable(run, console):
-        _go(trainer, console)
+    _go(trainer)
+    leave(processes)
 
 
-def _trainer(prepared: Prepared, run: RunFolder, console: Console) -> Trainer:
+def _restore(trainer: Trainer, content: dict[str, Any], folder: Path) -> None:
+    """Take over a checkpoint's state, or raise UserError where it does not fit."""
+    try:
+        trainer.restore(content)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"--resume {folder}: the training state in last.ckpt is not whole or not of this version "
+            f"({type(error).__name__}): start a new run with --weights {folder}"
+        ) from None
+
+
+def _trainer(prepared: Prepared, run: RunFolder, console: Console, processes: Processes) -> Trainer:
     """Build the trainer and say what is about to happen."""
-    trainer = Trainer(prepared.config, prepared.detector, prepared.preprocess, prepared.train, prepared.val,
-                      prepared.names, run, console, prepared.fingerprint)  # fmt: skip
-    t = prepared.config.train
-    if t.tensorboard:
+    trainer = Trainer(prepared, run, console, processes)
+    if prepared.config.train.tensorboard:
         trainer.listeners.append(TensorBoard(run.path / "tensorboard", prepared.val.samples, prepared.names))
+    t, config = prepared.config.train, prepared.config
     parameters = sum(p.numel() for p in prepared.detector.parameters())
     console.say(
-        f"{prepared.config.model.name}: {parameters / 1e6:.2f} M parameters, input "
-        f"{prepared.config.imgsz[0]}x{prepared.config.imgsz[1]}, {t.epochs} epochs x {trainer.loader.steps} steps of "
-        f"{t.batch} images, {t.optimizer}, peak learning rate {t.lr}"
+        f"{config.model.name}: {parameters / 1e6:.2f} M parameters, input {config.imgsz[0]}x{config.imgsz[1]}, "
+        f"{t.epochs} epochs x {trainer.loader.steps} steps of {t.batch} images, {t.optimizer}, "
+        f"peak learning rate {t.lr}"
     )
+    if processes.world > 1 or t.accumulate > 1:
+        console.say(
+            f"a batch of {t.batch} images is shared by {processes.world} processes, each in {t.accumulate} parts; the "
+            f"learning rate {t.lr} is that of the whole batch and is not scaled by either"
+        )
     return trainer
 
 
-def _go(trainer: Trainer, console: Console) -> None:
+def _stop_now(number: int, _: FrameType | None) -> NoReturn:
+    raise Interrupted(128 + number)
+
+
+def _go(trainer: Trainer) -> None:
     """Train to the end, then write results, curves and pictures and print the summary."""
-    run = trainer.run
+    run, console = trainer.run, trainer.console
     try:
         trainer.train()
-    except FloatingPointError as error:
-        raise TrainingBroke(
-            f"training broke down in epoch {trainer.place.epoch + 1}: {error}; {run.last} holds the last "
-            "good state: try a lower train.lr, or train.precision=fp32"
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop_now)  # everything is saved: what follows can be done again
+        _finish(trainer)
+    except Interrupted as stop:
+        console.say(f"stopped by a signal; saved. Go on with: yolite train --resume {run.path}")
+        raise SystemExit(stop.code) from None
+    except Broken as error:
+        raise BrokenDown(
+            f"training broke down in {error}; {run.last} holds the last good state: try a lower train.lr "
+            "(--resume with --accept train.lr), or train.precision=fp32"
         ) from None
-    _finish(trainer, trainer.config, run, console)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _finish(trainer: Trainer, config: Config, run: RunFolder, console: Console) -> None:
+def _finish(trainer: Trainer) -> None:
     """Judge best.ckpt once more, with the weights as they lie on disk, and leave everything to look at."""
-    content = load_checkpoint(run.best)
-    trainer.ema.restore(content["ema"])
+    run, console, config, place = trainer.run, trainer.console, trainer.config, trainer.place
+    if trainer.processes.main:
+        trainer.ema.restore(load_checkpoint(find_weights(run.path))["ema"])
     started = time.monotonic()
-    result, _, seconds = trainer.validate()
-    e, place = config.eval, trainer.place
-    plain = to_json(result, e.conf, e.iou, e.max_det, seconds)
-    run.write_results({**plain, "best_epoch": place.best[1], "train_seconds": round(place.seconds, 1)})
+    result, _, _, seconds = trainer.validate()
+    if not trainer.processes.main:
+        return
+    plain = to_json(result, config.eval.conf, config.eval.iou, config.eval.max_det, seconds)
     plot_curves(run.path / "curves.png", place.history)
-    predictor = Predictor(run.path, device=config.device)
+    if trainer.gradients.rows:
+        plot_gradients(run.path / "gradients.png", trainer.gradients.rows)
+    predictor = Predictor(run.path, device=str(trainer.device))
     shown = [s.path for s in trainer.val.samples[:PICTURES] if s.path is not None]
     for picture in predictor.predict(shown):
         if picture.image is not None:
             picture.save(run.path / "pictures" / f"{picture.path.stem}.jpg")
+    run.write_results({**plain, "best_epoch": place.best[1], "train_seconds": round(place.seconds, 1)})
     print_metric(result, config, console, f"best.ckpt (epoch {place.best[1]})")
     where = "the training images themselves (overfit)" if config.overfit else "validation"
     console.say(
         f"AP {result.numbers['AP']:.3f}, AP50 {result.numbers['AP50']:.3f} on {where}; trained "
         f"{place.seconds:.0f} s, judged {time.monotonic() - started:.0f} s"
     )
+    console.say(_costs(trainer))
     console.say(f"{run.best}, {run.results}, {run.path / 'curves.png'}, {run.path / 'pictures'}")
+
+
+def _costs(trainer: Trainer) -> str:
+    """Say what the run took: memory, and time spent waiting for data."""
+    waited = sum(row["wait_seconds"] for row in trainer.place.history)
+    share = waited / max(trainer.place.seconds, 1e-9)
+    gpu = ""
+    if trainer.device.type == "cuda":
+        gpu = f", {torch.cuda.max_memory_allocated(trainer.device) / 2**30:.1f} GiB on the GPU"
+    return (
+        f"peak memory {memory_peak() / 2**30:.1f} GiB{gpu}; {share:.0%} of the training time went by waiting for data"
+    )

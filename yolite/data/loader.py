@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,10 +24,12 @@ from yolite.data.images import ImageError, read_image
 from yolite.data.mosaic import Labelled, compose, mosaic_patches, single_patch
 from yolite.data.transforms import Augment, FlipAndColour
 from yolite.geometry import Image, Letterbox, resize
+from yolite.processes import ALONE, Processes
 from yolite.seeding import derived, generator
 from yolite.structures import Batch, Preprocess, Sample, Targets
 
 _ORDER, _SAMPLE = 10, 11  # streams of `seeding.generator`
+_ASKED = {signal.SIGINT, signal.SIGTERM}
 Key = tuple[int, int, bool]
 """(epoch, index of the sample, whether mosaic is still on)."""
 
@@ -128,19 +130,28 @@ class TrainSet(Dataset[Batch]):
         self.pictures, self.augment, self.seed = pictures, augment, seed
         self._recolour = FlipAndColour(augment)
 
-    def __getitem__(self, key: Key) -> Batch:
-        """Return one augmented picture as a batch of one; everything drawn comes from (seed, epoch, index)."""
+    def _draw(self, key: Key) -> tuple[np.random.Generator, list[int]]:
+        """Return the generator of a sample and the images it is put together from, its own first."""
         epoch, index, mosaic_on = key
         rng = generator(self.seed, _SAMPLE, epoch, index)
-        canvas, pad = self.pictures.preprocess.size, self.pictures.preprocess.pad
-        own = self.pictures.labelled(index)
         if mosaic_on and rng.random() < self.augment.mosaic:
-            others = [self.pictures.labelled(int(i)) for i in rng.integers(len(self.pictures), size=3)]
-            sources = [own, *others]
+            return rng, [index, *(int(i) for i in rng.integers(len(self.pictures), size=3))]
+        return rng, [index]
+
+    def files(self, key: Key) -> list[Path]:
+        """Return the files that a sample is put together from."""
+        return [path for i in self._draw(key)[1] if (path := self.pictures.samples[i].path) is not None]
+
+    def __getitem__(self, key: Key) -> Batch:
+        """Return one augmented picture as a batch of one; everything drawn comes from (seed, epoch, index)."""
+        epoch, index, _ = key
+        rng, indices = self._draw(key)
+        canvas, pad = self.pictures.preprocess.size, self.pictures.preprocess.pad
+        sources = [self.pictures.labelled(i) for i in indices]
+        if len(sources) > 1:
             patches = mosaic_patches(rng, [p.image.shape[:2] for p in sources], canvas, self.augment)
         else:
-            sources = [own]
-            patches = [single_patch(rng, own.image.shape[:2], canvas, self.augment)]
+            patches = [single_patch(rng, sources[0].image.shape[:2], canvas, self.augment)]
         scene = compose(sources, patches, canvas, pad, self.augment.min_visible)
         image, boxes, rows = self._recolour(scene.image, scene.boxes, derived(self.seed, _SAMPLE, epoch, index))
         letterbox = self.pictures.letterboxes[index]
@@ -187,14 +198,18 @@ def collate(items: list[Batch]) -> Batch:
 
 
 class EpochSampler(Sampler[list[Key]]):
-    """Batches of keys for one epoch at a time, from any step on.
+    """Batches of keys for one epoch at a time, from any step on; several processes take turns in each batch.
 
     Every epoch goes once through a fresh shuffle of all samples; the last batch is filled up from its beginning, so
-    that all batches are equally large.
+    that all batches are equally large. How many processes share a batch, and in how many parts each computes its
+    share, changes nothing in which samples make up the batch.
     """
 
-    def __init__(self, samples: int, batch: int, seed: int, mosaic_epochs: int) -> None:
+    def __init__(
+        self, samples: int, batch: int, seed: int, mosaic_epochs: int, parts: int = 1, processes: Processes = ALONE
+    ) -> None:
         self.samples, self.batch, self.seed, self.mosaic_epochs = samples, batch, seed, mosaic_epochs
+        self.parts, self.processes = parts, processes
         self.epoch, self.start = 0, 0
 
     @property
@@ -202,16 +217,21 @@ class EpochSampler(Sampler[list[Key]]):
         """Batches an epoch."""
         return math.ceil(self.samples / self.batch)
 
+    def mosaic_on(self, epoch: int) -> bool:
+        """Whether samples of this epoch may be mosaics."""
+        return epoch < self.mosaic_epochs
+
     def __iter__(self) -> Iterator[list[Key]]:
         order = generator(self.seed, _ORDER, self.epoch).permutation(self.samples)
         order = np.resize(order, self.steps * self.batch)
-        mosaic_on = self.epoch < self.mosaic_epochs
+        mosaic_on = self.mosaic_on(self.epoch)
         for step in range(self.start, self.steps):
-            part = order[step * self.batch : (step + 1) * self.batch]
-            yield [(self.epoch, int(i), mosaic_on) for i in part]
+            own: list[int] = list(self.processes.share(order[step * self.batch : (step + 1) * self.batch].tolist()))
+            for part in np.array_split(np.array(own), self.parts):
+                yield [(self.epoch, int(i), mosaic_on) for i in part]
 
     def __len__(self) -> int:
-        return self.steps - self.start
+        return (self.steps - self.start) * self.parts
 
 
 def _start_process(_: int) -> None:
@@ -224,6 +244,7 @@ def _start_process(_: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED)  # see TrainLoader.epoch
 
 
 def choose_workers(setting: str | int) -> int:
@@ -232,13 +253,14 @@ def choose_workers(setting: str | int) -> int:
 
 
 class TrainLoader:
-    """Training batches, epoch by epoch."""
+    """Training batches, epoch by epoch, each in ``parts`` that are computed one after another."""
 
     def __init__(self, pictures: Pictures, augment: Augment, batch: int, seed: int, mosaic_epochs: int,
-                 workers: int) -> None:  # fmt: skip
-        self.sampler = EpochSampler(len(pictures), batch, seed, mosaic_epochs)
+                 workers: int, parts: int = 1, processes: Processes = ALONE) -> None:  # fmt: skip
+        self.sampler = EpochSampler(len(pictures), batch, seed, mosaic_epochs, parts, processes)
+        self._set = TrainSet(pictures, augment, seed)
         self._loader = DataLoader(
-            TrainSet(pictures, augment, seed),
+            self._set,
             batch_sampler=self.sampler,
             num_workers=workers,
             collate_fn=collate,
@@ -253,19 +275,36 @@ class TrainLoader:
         return self.sampler.steps
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Return the batches of an epoch from step ``start`` on."""
+        """Return the parts of the batches of an epoch from step ``start`` on."""
         self.sampler.epoch, self.sampler.start = epoch, start
-        return iter(self._loader)
+        # Loader processes start here. A signal that comes before they can answer it waits until they can.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)
+        try:
+            return iter(self._loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED)
+
+    def files(self, epoch: int, indices: Sequence[int]) -> list[Path]:
+        """Return the files that the samples with these indices were put together from in an epoch."""
+        on = self.sampler.mosaic_on(epoch)
+        return [path for index in indices for path in self._set.files((epoch, index, on))]
 
 
 def plain_batches(
-    pictures: Pictures, batch: int, on_error: Callable[[Sample, str], None]
+    pictures: Pictures, batch: int, on_error: Callable[[Sample, str], None], indices: Sequence[int] | None = None
 ) -> Iterator[tuple[Batch, dict[str, float]]]:
-    """Yield letterboxed batches in order, with the seconds spent; unreadable images are reported and left out."""
+    """Yield letterboxed batches in order, with the seconds spent; unreadable images are reported and left out.
+
+    Args:
+        pictures: What to read.
+        batch: Images at once.
+        on_error: Called with each image that cannot be read, and why.
+        indices: Those to read; None: all.
+    """
     data = PlainSet(pictures)
     items: list[Batch] = []
     spent = {"decode": 0.0, "preprocess": 0.0}
-    for index in range(len(data)):
+    for index in range(len(data)) if indices is None else indices:
         try:
             item, seconds = data[index]
         except ImageError as error:

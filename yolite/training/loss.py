@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from yolite.boxes import IoUKind, matched_iou, pairwise_iou, pairwise_overlap_share
 from yolite.codec import decode, decode_at, split
-from yolite.structures import Assignment, HeadSpec, LossOutput, Targets
+from yolite.structures import Assignment, HeadSpec, LossOutput, Size, Targets
 from yolite.training.assign import assign
 
 
@@ -36,17 +36,21 @@ def objectness_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")
 
 
-def class_loss(logits: Tensor, labels: Tensor, spec: HeadSpec) -> Tensor:
+def class_loss(logits: Tensor, labels: Tensor, spec: HeadSpec, smoothing: float = 0.0) -> Tensor:
     """Return the summed class loss of the positives.
 
     Args:
         logits: [P, classes].
         labels: [P] int64.
         spec: ``sigmoid``: one binary cross entropy a class (YOLOv3, section 2.2); ``softmax``: cross entropy.
+        smoothing: Share s of the target spread evenly over the K classes: (1 - s) · one-hot + s / K
+            (label smoothing: arXiv 1512.00567, section 7).
     """
     if spec.class_code == "softmax":
-        return F.cross_entropy(logits, labels, reduction="sum")
+        return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
     wanted = F.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+    if smoothing:
+        wanted = wanted * (1 - smoothing) + smoothing / logits.shape[-1]
     return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
 
 
@@ -82,6 +86,7 @@ class DetectionLoss:
         iou: Overlap measure of the box part.
         ratio, neighbours: The assignment's rule; see `yolite.training.assign.assign`.
         ignore_iou: Negatives above this overlap are ignored; 1 switches the rule off.
+        label_smoothing: See `class_loss`.
     """
 
     box: float
@@ -91,6 +96,7 @@ class DetectionLoss:
     ratio: float = 4.0
     neighbours: bool = True
     ignore_iou: float = 0.7
+    label_smoothing: float = 0.0
     names: tuple[str, ...] = field(default=("box", "objectness", "classes"), init=False)
 
     def level(self, raw: Tensor, targets: Targets, spec: HeadSpec) -> tuple[Tensor, Assignment]:
@@ -114,16 +120,36 @@ class DetectionLoss:
             weight = weight.masked_fill(near & ~positive, 0.0)
         shape = decoded.objectness.shape
         objectness = objectness_loss(decoded.objectness, target.view(shape), weight.view(shape))
-        classes = class_loss(t[:, 5:], targets.labels[found.target], spec)
+        classes = class_loss(t[:, 5:], targets.labels[found.target], spec, self.label_smoothing)
         return torch.stack((box, objectness, classes)), found
 
-    def __call__(self, maps: Sequence[Tensor], targets: Targets, specs: Sequence[HeadSpec]) -> LossOutput:
+    def count(self, targets: Targets, specs: Sequence[HeadSpec], size: Size) -> Tensor:
+        """Return the number of positives of each class [classes] that the loss of these targets will have.
+
+        Known before the network has answered, so that a batch may be computed in parts and over several processes
+        and still be divided by the positives of the whole.
+
+        Args:
+            targets: Boxes, input px.
+            specs: How each map is read.
+            size: (H, W) of the input in px.
+        """
+        labels = []
+        for spec in specs:
+            grid = (size[0] // spec.stride, size[1] // spec.stride)
+            labels.append(targets.labels[assign(targets, spec, grid, self.ratio, self.neighbours).target])
+        return torch.bincount(torch.cat(labels), minlength=specs[0].classes)
+
+    def __call__(
+        self, maps: Sequence[Tensor], targets: Targets, specs: Sequence[HeadSpec], divisor: float | None = None
+    ) -> LossOutput:
         """Compute the loss.
 
         Args:
             maps: One raw map [B, A·(5 + classes), H, W] a level.
             targets: The batch's boxes, input px.
             specs: How to read each map.
+            divisor: What the sums are divided by; None: the number of positives, at least one an image.
         """
         sums = maps[0].new_zeros(3, dtype=torch.float64 if maps[0].dtype == torch.float64 else torch.float32)
         positives = 0
@@ -132,6 +158,6 @@ class DetectionLoss:
             sums = sums + level
             positives += len(found.target)
         weights = sums.new_tensor([self.box, self.objectness, self.classes])
-        parts = sums * weights / max(positives, maps[0].shape[0])
+        parts = sums * weights / (max(positives, maps[0].shape[0]) if divisor is None else divisor)
         named = dict(zip(self.names, parts.detach().unbind(), strict=True))
         return LossOutput(parts.sum(), named, positives)

@@ -1,4 +1,4 @@
-"""The run folder: config.yaml, metrics.jsonl, last.ckpt, best.ckpt, results.json, log.txt."""
+"""The run folder: config.yaml, data.json, metrics.jsonl, last.ckpt, best.ckpt, results.json, log.txt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RunFolder:
 
     def refuse_if_taken(self) -> None:
         """Raise UserError if the folder holds a run already."""
-        if self.last.exists() or self.metrics.exists() or self.config.exists():
+        if self.last.exists() or self.best.exists() or self.metrics.exists():
             raise UserError(
                 f"--out {self.path} already holds a run: choose another folder, or go on with --resume {self.path}"
             )
@@ -60,6 +60,16 @@ class RunFolder:
         return self.path / "best.ckpt"
 
     @property
+    def gradients(self) -> Path:
+        """Statistics of weights and gradients by layer, if asked for."""
+        return self.path / "gradients.jsonl"
+
+    @property
+    def data(self) -> Path:
+        """A hash of each image's labels, to tell what has changed when a run is resumed."""
+        return self.path / "data.json"
+
+    @property
     def results(self) -> Path:
         """The final evaluation of best.ckpt."""
         return self.path / "results.json"
@@ -73,6 +83,10 @@ class RunFolder:
         """Write config.yaml."""
         text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=110)
         write_atomically(self.config, lambda file: file.write(text.encode()))
+
+    def write_data(self, hashes: dict[str, dict[str, str]]) -> None:
+        """Write data.json."""
+        write_json(self.data, hashes)
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl anew from the whole history, so that a resume leaves no line twice."""

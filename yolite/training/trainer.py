@@ -1,40 +1,50 @@
 """The training loop.
 
-Everything drawn comes from (seed, epoch, index), the learning rate from the step: so the state of a run is its
-weights, their average, the optimiser, and the place (epoch, step). A run that is stopped anywhere and resumed gives
-the same bits as one that is not.
+Everything drawn comes from (seed, epoch, index) or (seed, step), the learning rate from the step: so the state of a
+run is its weights, their average, the optimiser (with its scaler), and the place (epoch, step). A run that is stopped
+anywhere and resumed gives the same bits as one that is not.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 import torch
 
-from yolite.checkpoint import describe
-from yolite.config import Config, to_plain
+from yolite.build import build_augment
+from yolite.checkpoint import describe, load_checkpoint
+from yolite.config import to_plain
 from yolite.console import Console
-from yolite.data.loader import Pictures, TrainLoader, plain_batches
-from yolite.data.transforms import Augment
+from yolite.data.loader import TrainLoader, plain_batches
 from yolite.evaluation.coco import CocoResult
 from yolite.evaluation.evaluate import evaluate
 from yolite.inference import Inference
 from yolite.models.detector import Detector
 from yolite.postprocess import Thresholds
-from yolite.structures import Batch, Detections, LossOutput, Preprocess, Sample
+from yolite.processes import Processes
+from yolite.seeding import seed_libraries
+from yolite.structures import Batch, Detections, Sample
 from yolite.training.ema import EMA
 from yolite.training.loss import DetectionLoss
-from yolite.training.optim import build_optimizer, learning_rate, set_learning_rate
+from yolite.training.optim import build_optimizer, learning_rate, restore_optimizer, train_mode
+from yolite.training.place import Place
+from yolite.training.prepare import Prepared
 from yolite.training.run import RunFolder
+from yolite.training.step import Stepper, StepReport, StepSettings, draw_size
+from yolite.training.watch import GradientLog, Watch
 
 Listener = Callable[[dict[str, Any], list[Detections]], None]
-"""Called after each epoch has been saved, with its row of metrics.jsonl and the detections, one a validation sample."""
+"""Called with an epoch's row of metrics and the validation detections, one a sample, once both are saved."""
+
+STRIKES = 10
+"""So many broken steps, and a run ends even if it was to go on at a lower rate."""
+_STEP = 21  # stream of `seeding`
 
 
 class Interrupted(Exception):
@@ -45,73 +55,49 @@ class Interrupted(Exception):
         self.code = code
 
 
-@dataclass
-class Place:
-    """Where a run stands; all of it goes into the checkpoint.
-
-    Attributes:
-        epoch: Epochs finished.
-        step: Steps finished inside the current epoch.
-        seconds: Time spent so far, over all sittings.
-        step_seconds: Of these, inside the steps of this epoch (without waiting for data, and validation).
-        sums: Sums of the loss parts over the steps of this epoch.
-        history: One row of metrics an epoch.
-        best: Best validation AP so far, and its epoch.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    step_seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: tuple[float, int] = (-2.0, 0)
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return the place as plain data."""
-        return {**self.__dict__, "best": list(self.best)}
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> Place:
-        """Read what `to_plain` wrote."""
-        return cls(**{**plain, "best": tuple(plain["best"])})
+class Broken(Exception):
+    """The loss or its gradient is no number any more, and the settings say to stop; last.ckpt is good."""
 
 
 class Trainer:
     """Train a detector on pictures and judge it after every epoch.
 
     Args:
-        config: Resolved: nothing in it is ``auto`` any more.
-        detector: The network, on its device.
-        train, val: Pictures with labels.
-        names: Class names.
+        prepared: Data, network and a configuration in which nothing is ``auto`` any more.
         run: Where results go.
         console: Where words go.
-        fingerprint: Identifies the data set, for resume.
+        processes: Which process of how many this is.
+
+    Attributes:
+        listeners: See `Listener`; called on the main process.
     """
 
-    def __init__(
-        self, config: Config, detector: Detector, preprocess: Preprocess, train: Pictures, val: Pictures,
-        names: list[str], run: RunFolder, console: Console, fingerprint: str,
-    ) -> None:  # fmt: skip
-        self.config, self.names, self.run, self.console = config, names, run, console
-        self.preprocess, self.val, self.fingerprint = preprocess, val, fingerprint
-        self.device = next(detector.parameters()).device
-        t, a, c = config.train, config.augment, config.loss
-        self.memory_format = torch.channels_last if t.channels_last else torch.contiguous_format
-        self.model: Detector = detector.to(memory_format=self.memory_format)
-        self.optimizer = build_optimizer(self.model, t.optimizer, t.lr, t.momentum, t.weight_decay)
-        self.ema = EMA(self.model, t.ema)
-        self.loss = DetectionLoss(
-            c.box, c.objectness, c.classes, c.iou, c.assign.ratio, c.assign.neighbours, c.assign.ignore_iou
+    def __init__(self, prepared: Prepared, run: RunFolder, console: Console, processes: Processes) -> None:
+        self.prepared, self.config, self.names = prepared, prepared.config, prepared.names
+        self.run, self.console, self.processes = run, console, processes
+        self.preprocess, self.val = prepared.preprocess, prepared.val
+        t, c = self.config.train, self.config.loss
+        memory_format = torch.channels_last if t.channels_last else torch.contiguous_format
+        self.model: Detector = prepared.detector.to(memory_format=memory_format)
+        self.device = next(self.model.parameters()).device
+        self.optimizer = build_optimizer(
+            self.model, t.optimizer, t.lr, t.momentum, t.weight_decay, t.lr_factors, prepared.layers
         )
-        augment = Augment(a.mosaic, a.scale, a.translate, float(a.hflip), a.vflip, a.hue, a.saturation,
-                          a.brightness, a.min_visible)  # fmt: skip
+        self.ema = EMA(self.model, t.ema)
+        self.loss = DetectionLoss(c.box, c.objectness, c.classes, c.iou, c.assign.ratio, c.assign.neighbours,
+                                  c.assign.ignore_iou, c.label_smoothing)  # fmt: skip
+        settings = StepSettings(t.precision, t.channels_last, t.clip, t.l1, t.compile, t.sync_bn)
+        self.do_step = Stepper(self.model, self.preprocess, self.loss, self.optimizer, self.ema, settings, processes)
         self.epochs = int(t.epochs)
-        mosaic_epochs = self.epochs - round(a.close_mosaic * self.epochs)
-        self.loader = TrainLoader(train, augment, t.batch, config.seed, mosaic_epochs, int(config.data.workers))
+        self.loader = TrainLoader(
+            prepared.train, build_augment(self.config), int(t.batch), self.config.seed,
+            self.epochs - round(self.config.augment.close_mosaic * self.epochs), int(self.config.data.workers),
+            t.accumulate, processes,
+        )  # fmt: skip
         self.place = Place()
         self.listeners: list[Listener] = []
+        self.watch = Watch(self.names, prepared.objects, t.clip, self.config.data.cache != "off")
+        self.gradients = GradientLog(run.gradients, t.gradient_stats if processes.main else 0, 0)
         self._signal: int | None = None
         self._saved_at = time.monotonic()
 
@@ -120,7 +106,8 @@ class Trainer:
     def content(self) -> dict[str, Any]:
         """Return the checkpoint of this moment."""
         training = {
-            "optimizer": self.optimizer.state_dict(), "place": self.place.to_plain(), "fingerprint": self.fingerprint,
+            "optimizer": self.optimizer.state_dict(), "scaler": self.do_step.scaler.state_dict(),
+            "place": self.place.to_plain(), "fingerprint": self.prepared.fingerprint,
         }  # fmt: skip
         return {
             **describe(self.model, self.preprocess, self.names, to_plain(self.config)),
@@ -131,135 +118,194 @@ class Trainer:
 
     def restore(self, content: dict[str, Any]) -> None:
         """Take over the state of a checkpoint of the same run."""
+        training = content["training"]
         self.model.load_state_dict(content["weights"])
         self.ema.restore(content["ema"])
-        self.optimizer.load_state_dict(content["training"]["optimizer"])
-        self.place = Place.from_plain(content["training"]["place"])
+        restore_optimizer(self.optimizer, training["optimizer"])
+        self.do_step.scaler.load_state_dict(training["scaler"])
+        self.place = Place.from_plain(training["place"])
+        self.gradients = GradientLog(self.run.gradients, self.gradients.every, self.global_step)
 
-    # ---- one step ------------------------------------------------------------------------------------------------
+    def save(self, best: bool = False) -> None:
+        """Write the checkpoint(s) and the metrics (main process alone)."""
+        if self.processes.main:
+            self.run.save(self.content(), best)
+            self.run.write_metrics(self.place.history)
+        self._saved_at = time.monotonic()
 
-    def step(self, batch: Batch) -> LossOutput:
-        """Do one step of the optimiser on a batch."""
-        t, place = self.config.train, self.place
-        total = self.epochs * self.loader.steps
-        at = place.epoch * self.loader.steps + place.step
-        warmup = max(1, round(t.warmup_epochs * self.loader.steps)) if t.warmup_epochs else 0
-        set_learning_rate(self.optimizer, learning_rate(at, total, warmup, t.lr, t.final_lr, t.schedule))
-        images = self.preprocess.normalise(batch.images.to(self.device, non_blocking=True))
-        images = images.contiguous(memory_format=self.memory_format)
-        bf16 = t.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            maps = self.model(images)
-        output = self.loss([m.float() for m in maps], batch.targets.to(self.device), self.model.specs)
-        self.optimizer.zero_grad(set_to_none=True)
-        output.total.backward()
-        if t.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), t.clip)
-        self.optimizer.step()
-        self.ema.update(self.model)
-        return output
+    @property
+    def global_step(self) -> int:
+        """Steps since the beginning of the run."""
+        return self.place.epoch * self.loader.steps + self.place.step
 
-    def _account(self, output: LossOutput) -> None:
-        """Add a step's loss to the epoch's sums; stop at the first loss that is no number."""
-        for name, value in {**output.parts, "total": output.total.detach()}.items():
-            number = float(value)
-            if number != number or number in (float("inf"), float("-inf")):
-                raise FloatingPointError(f"loss part {name!r} is {number}")
-            self.place.sums[name] = self.place.sums.get(name, 0.0) + number
-        self.place.sums["positives"] = self.place.sums.get("positives", 0.0) + output.positives
-        self.place.step += 1
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch is over, or early stopping has ended the run."""
+        waited = self.place.epoch - self.place.best[1]
+        return self.place.epoch >= self.epochs or 0 < self.config.train.patience <= waited
+
+    # ---- steps ---------------------------------------------------------------------------------------------------
+
+    def step(self, batches: list[Batch]) -> StepReport:
+        """Do one step of the optimiser on the parts of a batch, at the rate and input size of this place."""
+        t, at, steps = self.config.train, self.global_step, self.loader.steps
+        warmup = max(1, round(t.warmup_epochs * steps)) if t.warmup_epochs else 0
+        lr = learning_rate(at, self.epochs * steps, warmup, t.lr, t.final_lr, t.schedule, t.milestones)
+        size = draw_size(self.config.imgsz, t.multi_scale, self.config.seed, at // t.multi_scale_every)
+        seed_libraries(self.config.seed, _STEP, at, self.processes.rank)
+        return self.do_step(batches, lr * self.place.lr_scale, size, self._signal is not None)
+
+    def _break_down(self, reason: str, batches: list[Batch]) -> bool:
+        """Answer a step that gave no number; return whether the run went back to its last checkpoint.
+
+        Raises:
+            Broken: the settings say to stop, or it happened too often.
+        """
+        place, epoch = self.place, self.place.epoch
+        own = [str(path) for batch in batches for path in self.loader.files(epoch, batch.indices)]
+        files = ", ".join(dict.fromkeys(path for part in self.processes.gather(own) for path in part))
+        where = f"epoch {epoch + 1}, step {place.step + 1}: {reason}"
+        place.strikes += 1
+        if self.config.train.on_nonfinite == "stop" or place.strikes >= STRIKES:
+            raise Broken(f"{where}; the images of this step: {files}")
+        whole = all(bool(p.isfinite().all()) for p in self.model.parameters())
+        scale, strikes = place.lr_scale / 2, place.strikes
+        if not whole:
+            self.restore(self.processes.from_main(load_checkpoint(self.run.last) if self.processes.main else {}))
+        self.place.lr_scale, self.place.strikes = scale, strikes
+        how = "the step was not taken" if whole else f"back to epoch {self.place.epoch + 1}, step {self.place.step}"
+        self.console.warn(f"{where}; {how}, on at {scale:g} times the learning rate; the images of this step: {files}")
+        return not whole
+
+    def _steps(self) -> Iterator[tuple[list[Batch], float]]:
+        """Yield the parts of each remaining batch of the epoch, and the seconds that were waited for them."""
+        source = self.loader.epoch(self.place.epoch, self.place.step)
+        while True:
+            begun = time.monotonic()
+            parts = [batch for batch in (next(source, None) for _ in range(self.config.train.accumulate)) if batch]
+            if not parts:
+                return
+            yield parts, time.monotonic() - begun
+
+    def _epoch(self) -> None:
+        """Train the rest of the current epoch, then validate; return early after going back to a checkpoint."""
+        place, steps = self.place, self.loader.steps
+        started, first = time.monotonic(), place.step
+        clock = started
+        with self.console.bar() as show:
+            for batches, waited in self._steps():
+                begun = time.monotonic()
+                report = self.step(batches)
+                if report.bad is not None and self._break_down(report.bad, batches):
+                    return
+                place.add(report.values if report.bad is None else {}, report.positives)
+                place.wait_seconds += waited
+                place.step_seconds += time.monotonic() - begun
+                if report.bad is None:
+                    self.gradients.note(self.model, self.global_step)
+                rate = (place.step - first) * int(self.config.train.batch) / (time.monotonic() - started)
+                show(self._progress(rate), self.global_step, self.epochs * steps)
+                if report.stop or self._save_is_due():
+                    place.seconds += time.monotonic() - clock
+                    clock = time.monotonic()
+                    self.save()
+                if report.stop:
+                    raise Interrupted(128 + (self._signal or signal.SIGTERM))
+        self._finish_epoch(clock)
+
+    def _progress(self, rate: float) -> str:
+        """Return the words beside the progress bar."""
+        parts = " ".join(f"{k} {self.place.sums.get(k, math.nan) / self.place.step:.3f}" for k in self.loss.names)
+        return f"epoch {self.place.epoch + 1}/{self.epochs} {parts}, {rate:.0f} images/s"
+
+    def _save_is_due(self) -> bool:
+        """Whether it is time for a checkpoint inside the epoch (its end saves anyway)."""
+        t, step = self.config.train, self.place.step
+        by_steps = t.checkpoint_steps and self.global_step % t.checkpoint_steps == 0
+        by_time = time.monotonic() - self._saved_at >= 60 * t.checkpoint_minutes
+        return step < self.loader.steps and bool(by_steps or by_time)
 
     # ---- epochs --------------------------------------------------------------------------------------------------
 
-    def validate(self) -> tuple[CocoResult, list[Detections], dict[str, float]]:
-        """Judge the averaged weights on the validation pictures; return metric, detections and seconds by stage."""
+    def validate(self) -> tuple[CocoResult, list[Detections], float, dict[str, float]]:
+        """Judge the averaged weights on the validation pictures, spread over the processes.
+
+        Returns:
+            The metric, the detections (one a sample; complete on the main process), the loss, and the seconds by stage.
+        """
+        self.processes.copy_from_main(list(self.ema.weights.values()))
         detector = Detector(self.model.graph.records, self.model.specs, self.model.graph.outputs)
         detector.load_state_dict({k: v.to("cpu") for k, v in self.ema.weights.items()})
         inference = Inference(detector, self.preprocess, self.device)
         e = self.config.eval
         limits = Thresholds(e.conf, e.iou, e.max_det, best_class=False)
+        loss = [0.0, 0.0, 0.0]  # sum, positives, images
 
         def detect(batch: Batch) -> list[Detections]:
-            return inference(batch.images, batch.letterboxes, limits)
+            maps = inference.forward(batch.images)
+            with torch.inference_mode():
+                output = self.loss(maps, batch.targets.to(self.device), self.model.specs, 1.0)
+            for place, value in enumerate((float(output.total), output.positives, len(batch.indices))):
+                loss[place] += value
+            return inference.finish(maps, batch.letterboxes, limits)
 
         def report(sample: Sample, reason: str) -> None:
             self.console.warn(f"{sample.path}: {reason}; counts as not detected on")
 
-        batches = plain_batches(self.val, e.batch, report)
-        result, found, reading = evaluate(batches, detect, self.val.samples, self.names)
-        return result, found, {**reading, **{k: reading.get(k, 0.0) + v for k, v in inference.seconds.items()}}
+        batches = plain_batches(self.val, e.batch, report, self.processes.share(range(len(self.val))))
+        result, found, reading = evaluate(batches, detect, self.val.samples, self.names, processes=self.processes)
+        total, positives, images = self.processes.sum(loss)
+        seconds = {**reading, **{k: reading.get(k, 0.0) + v for k, v in inference.seconds.items()}}
+        return result, found, total / max(positives, images, 1), seconds
 
     def _finish_epoch(self, started: float) -> None:
         """Validate, write the epoch's row and the checkpoints, print one line."""
         place, steps = self.place, self.loader.steps
-        result, found, _ = self.validate()
-        place.epoch, place.step = place.epoch + 1, 0
+        result, found, val_loss, _ = self.validate()
+        for remark in self.watch.remarks(place, steps):
+            self.console.warn(remark)
         place.seconds += time.monotonic() - started
-        ap = result.numbers["AP"]
-        best = ap > place.best[0]
-        if best:
-            place.best = (ap, place.epoch)
-        row = {"epoch": place.epoch, "step": place.epoch * steps, "seconds": round(place.seconds, 2),
-               "step_seconds": round(place.step_seconds / steps, 4),
-               "lr": self.optimizer.param_groups[0]["lr"],
-               **{f"loss_{k}" if k != "positives" else k: v / steps for k, v in place.sums.items()},
-               **result.numbers}  # fmt: skip
-        place.history.append(row)
-        place.sums, place.step_seconds = {}, 0.0
+        row = self.processes.from_main({
+            "epoch": place.epoch + 1, "step": self.global_step, "seconds": round(place.seconds, 2),
+            "step_seconds": round(place.step_seconds / steps, 4), "wait_seconds": round(place.wait_seconds, 2),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **{f"loss_{k}" if k in (*self.loss.names, "total") else k: v / steps for k, v in place.sums.items()},
+            "val_loss": val_loss, **result.numbers,
+        })  # fmt: skip
+        by = self.config.train.best_by
+        best = place.finish_epoch(row, -row[by] if by == "val_loss" else row[by])
         self.save(best)
-        parts = " ".join(f"{k} {row[f'loss_{k}']:.3f}" for k in (*self.loss.names, "total"))
+        parts = " ".join(f"{k} {row.get(f'loss_{k}', math.nan):.3f}" for k in (*self.loss.names, "total"))
         self.console.say(
-            f"epoch {place.epoch}/{self.epochs}  loss: {parts}  AP {ap:.3f}  "
-            f"AP50 {result.numbers['AP50']:.3f}  {place.seconds:.0f} s{'  best' if best else ''}"
+            f"epoch {place.epoch}/{self.epochs}  loss: {parts}  val {val_loss:.3f}  AP {row['AP']:.3f}  "
+            f"AP50 {row['AP50']:.3f}  {place.seconds:.0f} s{'  best' if best else ''}"
         )
-        for listener in self.listeners:
-            listener(row, found)
-
-    def save(self, best: bool = False) -> None:
-        """Write the checkpoint(s) and the metrics."""
-        self.run.save(self.content(), best)
-        self.run.write_metrics(self.place.history)
-        self._saved_at = time.monotonic()
-
-    def _epoch(self) -> None:
-        """Train the rest of the current epoch, then validate."""
-        place, t = self.place, self.config.train
-        started = time.monotonic()
-        with self.console.bar() as show:
-            for batch in self.loader.epoch(place.epoch, place.step):
-                begun = time.monotonic()
-                self._account(self.step(batch))
-                place.step_seconds += time.monotonic() - begun
-                text = f"epoch {place.epoch + 1}/{self.epochs} loss {place.sums['total'] / place.step:.3f}"
-                show(text, place.epoch * self.loader.steps + place.step, self.epochs * self.loader.steps)
-                inside = place.step < self.loader.steps
-                if self._signal is not None or (
-                    inside and time.monotonic() - self._saved_at >= 60 * t.checkpoint_minutes
-                ):
-                    place.seconds += time.monotonic() - started
-                    started = time.monotonic()
-                    self.save()
-                if self._signal is not None:
-                    raise Interrupted(128 + self._signal)
-        self._finish_epoch(started)
+        if self.processes.main:
+            for listener in self.listeners:
+                listener(row, found)
 
     def train(self) -> None:
         """Train to the last epoch, from wherever the run stands.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the run has been saved.
-            FloatingPointError: the loss is not a number any more; the last checkpoint is untouched.
+            Broken: the loss is not a number any more; the last checkpoint is untouched.
         """
-        self.model.train()
-        with self._catch_signals():
-            while self.place.epoch < self.epochs:
+        train_mode(self.model, self.config.train.freeze_bn)
+        with self.catch_signals():
+            if not self.run.last.exists():
+                self.save()  # from now on there is always something to go back to, and to resume from
+            while not self.done:
                 if self.place.step == self.loader.steps:  # stopped between the last step and the validation
                     self._finish_epoch(time.monotonic())
                 else:
                     self._epoch()
+        if self.place.epoch < self.epochs:
+            t = self.config.train
+            self.console.say(f"stopped early: no better {t.best_by} for {t.patience} epochs (train.patience)")
 
     @contextmanager
-    def _catch_signals(self) -> Iterator[None]:
+    def catch_signals(self) -> Iterator[None]:
         """Turn SIGINT and SIGTERM into a flag that is looked at after each step."""
 
         def note(number: int, _: FrameType | None) -> None:
