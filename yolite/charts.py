@@ -73,3 +73,43 @@ def plot_runs(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> No
     title = f"the first {LEGEND} of {len(runs)} runs" if len(runs) > LEGEND else None
     fig.legend(loc="outside lower center", ncols=min(4, named), fontsize=8, title=title)
     save(fig, path)
+
+
+def plot_search(
+    path: Path, trials: Sequence[tuple[int, float, bool, Mapping[str, float]]], keys: Mapping[str, bool]
+) -> None:
+    """Draw the AP of a search's trials, in their order and by each searched setting.
+
+    Args:
+        path: The .png.
+        trials: Number, AP, whether it was finished (else: pruned), and its settings.
+        keys: The searched settings, each with whether its axis is logarithmic.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    columns = min(3, len(keys) + 1)
+    fig, panels = figure(4 * columns, 3 * -(-(len(keys) + 1) // columns), -(-(len(keys) + 1) // columns), columns)
+    first, *others = panels.flat
+    order = sorted(trials, key=lambda trial: trial[0])
+    best = [max((ap for _, ap, finished, _ in order[: n + 1] if finished), default=None) for n in range(len(order))]
+    first.step([trial[0] for trial in order], best, where="post", color="0.6", label="best so far")
+    for finished, look in ((True, {"color": "C0"}), (False, {"facecolors": "none", "edgecolors": "C1"})):
+        shown = [trial for trial in order if trial[2] == finished]
+        name = "finished" if finished else "pruned (its last AP)"
+        first.scatter([t[0] for t in shown], [t[1] for t in shown], s=18, label=name if shown else None, **look)
+        for axes, key in zip(others, keys, strict=False):
+            axes.scatter([t[3][key] for t in shown], [t[1] for t in shown], s=18, **look)
+    first.set(xlabel="trial", title="AP by trial")
+    first.xaxis.get_major_locator().set_params(integer=True)
+    first.legend(fontsize=8)
+    for axes, (key, log) in zip(others, keys.items(), strict=False):
+        axes.set(xscale="log" if log else "linear", title=f"AP by {key}")
+        if log:  # 0.002 instead of 2 x 10 to the -3
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+    for axes in panels.flat:
+        axes.grid(alpha=0.3)
+    for axes in others[len(keys) :]:
+        axes.remove()
+    save(fig, path)

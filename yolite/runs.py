@@ -52,18 +52,18 @@ class Run:
     @property
     def state(self) -> str:
         """``finished``, or where it stopped (a run that is still at work looks the same)."""
-        if self.trial.get("state") == "pruned":
-            return f"pruned at epoch {self.epochs}"
+        if self.trial.get("state") in ("pruned", "broke down"):
+            return f"{self.trial['state']} at epoch {self.epochs}"
         if self.results:
             return "finished"
         return f"stopped at epoch {self.epochs}" if self.epochs else "no epoch"
 
 
-def _flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) of nested settings."""
     for key, value in plain.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -120,7 +120,7 @@ def read_run(path: Path) -> Run:
     problems: list[str] = []
     if not (path / "config.yaml").exists():
         problems.append("config.yaml is missing: its settings are not known")
-    settings = dict(_flat(_read_mapping(path / "config.yaml", problems)))
+    settings = dict(flatten(_read_mapping(path / "config.yaml", problems)))
     history = _read_history(path / "metrics.jsonl", problems)
     results, trial = (_read_mapping(path / name, problems) for name in ("results.json", "trial.json"))
     return Run(path, settings, history, results, trial, problems)
