@@ -21,7 +21,7 @@ from yolite.errors import UserError
 from yolite.seeding import derived
 
 WARMUP = 3
-"""Epochs before the pruner judges a trial."""
+"""The first epoch at which a trial may be pruned."""
 
 COMPARED = 5
 """Finished trials before it judges any."""
