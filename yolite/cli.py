@@ -11,7 +11,7 @@ import typer
 
 from yolite.errors import UserError, nearest
 
-LATER = ("explain", "check", "convert", "import", "export", "bench", "serve", "runs", "tune", "ablate")
+LATER = ("explain", "check", "convert", "import", "export", "bench", "serve", "ablate")
 """Verbs of the contract that are not built yet."""
 
 app = typer.Typer(
@@ -166,6 +166,45 @@ def summary(
     from yolite.commands.summary import print_summary
 
     print_summary(model, weights, _options(imgsz=imgsz), words or [], classes)
+
+
+@app.command()
+def runs(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DIR]...", help="run folders, or folders of them [default: runs]")
+    ] = None,
+    json: Json = None,
+    plot: Annotated[Path | None, typer.Option(help="draw AP and loss over the epochs here (.png)")] = None,
+    sort: Annotated[str, typer.Option(help="a column, or a setting such as train.lr")] = "AP",
+) -> None:
+    """Compare runs: how far, how good, how long, and in which settings they differ."""
+    from yolite.commands.runs import compare_runs
+
+    compare_runs(folders or [Path("runs")], json, plot, sort)
+
+
+@app.command()
+def tune(
+    words: Words = None,
+    data: Data = None,
+    trials: Annotated[int, typer.Option(min=1, help="trials in all, over all processes and calls")] = 20,
+    model: Annotated[str | None, typer.Option(help="name in configs/ or path to a YAML [default: yolite-n]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over the training images, each trial")] = None,
+    imgsz: Imgsz = None,
+    batch: Batch = None,
+    device: Device = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="every draw comes from it")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder; one that holds a search goes on [default: runs/tune-N]")
+    ] = None,
+) -> None:
+    """Search for settings that give a higher AP on your data; what you set yourself stays as it is."""
+    from yolite.commands.tune import tune_settings
+
+    options = _options(
+        data__source=data, train__epochs=epochs, imgsz=imgsz, train__batch=batch, device=device, seed=seed
+    )
+    tune_settings(model, options, words or [], trials, out)
 
 
 def _complain(text: str) -> int:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from yolite.anchors import AnchorReport
+from yolite.charts import figure
 from yolite.geometry import Image
 from yolite.structures import Detections
 
@@ -42,16 +43,6 @@ def draw_detections(image: Image, found: Detections, names: Sequence[str]) -> Im
     return out
 
 
-def figure(width: float, height: float) -> tuple[Any, Any]:
-    """Return a matplotlib figure and axes that need no screen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(fig)
-    return fig, fig.subplots()
-
-
 def plot_anchors(path: Path, wh: np.ndarray, report: AnchorReport, levels: int) -> None:
     """Draw box shapes [N, 2] as points and the anchors over them, coloured by level."""
     fig, axes = figure(7, 6.5)
@@ -75,12 +66,7 @@ def plot_anchors(path: Path, wh: np.ndarray, report: AnchorReport, levels: int) 
 
 def plot_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
     """Draw the loss parts, AP and AP50 of a run over its epochs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(10, 4), dpi=110, layout="constrained")
-    FigureCanvasAgg(fig)
-    left, right = fig.subplots(1, 2)
+    fig, (left, right) = figure(10, 4, 1, 2)
     epochs = [row["epoch"] for row in history]
     for key in history[0]:
         if key.startswith("loss_"):
@@ -97,14 +83,9 @@ def plot_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
 
 def plot_gradients(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Draw, over steps and depth, how large the gradients are beside the weights."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = list(rows[0]["layers"])
-    fig = Figure(figsize=(11, max(4, 0.16 * len(names))), dpi=110, layout="constrained")
-    FigureCanvasAgg(fig)
-    panels = zip(("weight", "gradient"), fig.subplots(1, 2, sharey=True), strict=True)
-    for key, axes in panels:
+    fig, panels = figure(11, max(4, 0.16 * len(names)), 1, 2, sharey=True)
+    for key, axes in zip(("weight", "gradient"), panels, strict=True):
         values = np.array([[row["layers"][name][key] for row in rows] for name in names])
         shown = np.log10(np.maximum(values, 1e-12))
         image = axes.imshow(shown, aspect="auto", interpolation="nearest", cmap="viridis")

@@ -27,11 +27,16 @@ from yolite.processes import ALONE, Processes, join, leave
 from yolite.training.prepare import Prepared, prepare
 from yolite.training.resume import accepted_settings, check_data
 from yolite.training.run import RunFolder
+from yolite.training.tensorboard import TensorBoard, require_tensorboard
 from yolite.training.trainer import Broken, Interrupted, Listener, Trainer
 from yolite.training.watch import memory_peak
 
 PICTURES = 12
 """Annotated validation pictures at the end of a run."""
+
+
+class BrokenDown(UserError):
+    """The loss is no number any more: these settings do not train."""
 
 
 def train_run(
@@ -42,7 +47,7 @@ def train_run(
     Raises:
         UserError: anything wrong with what was asked for.
     """
-    config = _configure(model, file, options, words)
+    config = configure(model, file, options, words)
     if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) and out is None:
         raise UserError("torchrun --max-restarts needs --out RUN: a process that is started again finds its run there")
     processes = join(config.device)
@@ -56,13 +61,22 @@ def train_run(
     leave(processes)
 
 
-def _configure(model: str | None, file: Path | None, options: Mapping[str, Any], words: Sequence[str]) -> Config:
-    """Return what was asked for; without --model the checkpoint's own network is trained on, its anchors included."""
+def configure(model: str | None, file: Path | None, options: Mapping[str, Any], words: Sequence[str]) -> Config:
+    """Return what was asked for; without --model the checkpoint's own network is trained on, its anchors included.
+
+    Raises:
+        UserError: anything wrong with it, or it needs a package that is not installed.
+    """
     weights = options.get("weights") or parse_words(words).get("weights")
     if weights and model is None and file is None:
         stored = load_checkpoint(find_weights(weights))["config"]
-        return make_config({"model": stored["model"], "preprocess": stored["preprocess"]}, options, parse_words(words))
-    return load_config(model, file, options, words)
+        base = {"model": stored["model"], "preprocess": stored["preprocess"]}
+        config = make_config(base, options, parse_words(words))
+    else:
+        config = load_config(model, file, options, words)
+    if config.train.tensorboard:
+        require_tensorboard()
+    return config
 
 
 def start(
@@ -79,7 +93,8 @@ def start(
         processes: Which process of how many this is.
 
     Raises:
-        UserError: anything wrong with what was asked for.
+        UserError: anything wrong with what was asked for; `BrokenDown` if the loss is no number any more.
+        SystemExit: SIGINT or SIGTERM came; the run has been saved.
     """
     # The folder is made when everything that was asked for has been found to make sense.
     prepared = prepare(config, console, processes)
@@ -160,6 +175,8 @@ def _restore(trainer: Trainer, content: dict[str, Any], folder: Path) -> None:
 def _trainer(prepared: Prepared, run: RunFolder, console: Console, processes: Processes) -> Trainer:
     """Build the trainer and say what is about to happen."""
     trainer = Trainer(prepared, run, console, processes)
+    if prepared.config.train.tensorboard:
+        trainer.listeners.append(TensorBoard(run.path / "tensorboard", prepared.val.samples, prepared.names))
     t, config = prepared.config.train, prepared.config
     parameters = sum(p.numel() for p in prepared.detector.parameters())
     console.say(
@@ -191,7 +208,7 @@ def _go(trainer: Trainer) -> None:
         console.say(f"stopped by a signal; saved. Go on with: yolite train --resume {run.path}")
         raise SystemExit(stop.code) from None
     except Broken as error:
-        raise UserError(
+        raise BrokenDown(
             f"training broke down in {error}; {run.last} holds the last good state: try a lower train.lr "
             "(--resume with --accept train.lr), or train.precision=fp32"
         ) from None
