@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "kill_resume.json"
 INTERVAL = 5
 """Steps between two checkpoints."""
-COMMON = f"--imgsz 128 --batch 8 --epochs 12 model.width=0.5 train.checkpoint_steps={INTERVAL}"
+COMMON = f"--imgsz 128 --batch 8 --epochs 18 model.width=0.5 train.checkpoint_steps={INTERVAL}"
 RUNS = [
     "train.precision=bf16 data.workers=1",
     "train.precision=fp32 train.optimizer=sgd train.lr=0.01 data.workers=0",
@@ -110,12 +110,12 @@ def differences(a: Path, b: Path) -> list[str]:
 
 
 def kill_once(process: subprocess.Popen[str], note: Path, early: bool, rng: random.Random, step_seconds: float) -> bool:
-    """Kill a program at a random moment: while it starts, or within about ten steps of training; False: it was over."""
+    """Kill a program at a random moment: while it starts, or within about eight steps of training; False: it was over."""
     limit = time.monotonic() + (rng.uniform(0, 6) if early else 600)
     while not place_in(note) and time.monotonic() < limit and process.poll() is None:
         time.sleep(0.005)
     if place_in(note):
-        time.sleep(rng.uniform(0, 10 * step_seconds))
+        time.sleep(rng.uniform(0, 8 * step_seconds))
     if process.poll() is not None:
         return False
     os.killpg(process.pid, signal.SIGKILL)
