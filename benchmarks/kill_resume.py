@@ -110,7 +110,7 @@ def differences(a: Path, b: Path) -> list[str]:
 
 
 def kill_once(process: subprocess.Popen[str], note: Path, early: bool, rng: random.Random, step_seconds: float) -> bool:
-    """Kill a program at a random moment: while it starts, or within about eight steps of training; False: it was over."""
+    """Kill a program while it starts, or within about eight steps of training; return False if it was over."""
     limit = time.monotonic() + (rng.uniform(0, 6) if early else 600)
     while not place_in(note) and time.monotonic() < limit and process.poll() is None:
         time.sleep(0.005)
@@ -166,15 +166,17 @@ def few_digits(folder: Path) -> Path:
     """Write a data set of 96 training and 24 validation scenes of the built-in digits; return its YAML."""
     import yaml
 
-    from yolite.data.digits import ensure_digits
-    from yolite.paths import generated
+    from yolite.build import build_dataset, load_split
+    from yolite.config import load_config
+    from yolite.console import Console
 
-    source = ensure_digits(generated(), 0, lambda done, total: None)
-    plain = yaml.safe_load(source.read_text())
+    console = Console(quiet=True)
+    dataset = build_dataset(load_config(), console)
     for role, count in (("train", 96), ("val", 24)):
-        images = sorted((source.parent / plain["path"] / plain[role]).iterdir())[:count]
-        (folder / f"{role}.txt").write_text("".join(f"{path.resolve()}\n" for path in images))
-    (folder / "few.yaml").write_text(yaml.safe_dump({"train": "train.txt", "val": "val.txt", "names": plain["names"]}))
+        split = load_split(dataset, role, console)
+        paths = [sample.path.resolve() for sample in split.samples[:count] if sample.path]
+        (folder / f"{role}.txt").write_text("".join(f"{path}\n" for path in paths))
+    (folder / "few.yaml").write_text(yaml.safe_dump({"train": "train.txt", "val": "val.txt", "names": split.names}))
     return folder / "few.yaml"
 
 

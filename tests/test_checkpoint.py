@@ -70,7 +70,7 @@ def test_every_tenth_of_a_truncated_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"schema": 99}, "update yolite"), ({"names": None}, None), ({"drop": "specs"}, "lacks specs")],
+    [({"schema": 99}, "update yolite"), ({"names": None}, "class names are not"), ({"drop": "specs"}, "lacks specs")],
 )
 def test_other_schemas(tmp_path: Path, change: dict, words: str | None) -> None:
     made = {**content(), **{k: v for k, v in change.items() if k != "drop"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any
 
 import torch
 
-from yolite.config import Config, ModelConfig
+from yolite.config import Config, DataConfig, ModelConfig
 from yolite.console import Console
 from yolite.data.dataset import ROLES, DataSet, Split, open_dataset
-from yolite.data.digits import ensure_digits
+from yolite.data.digits import ensure_digits, folder_name
 from yolite.data.problems import summarise
 from yolite.data.transforms import Augment
 from yolite.errors import UserError, nearest
@@ -22,6 +23,9 @@ from yolite.models.graph import LayerRecord
 from yolite.paths import descriptor, generated
 from yolite.structures import HeadSpec, Preprocess
 from yolite.training.optim import Layers
+
+MOST = 100_000
+"""Channels or repeats of a layer past this are taken for a slip."""
 
 Anchors = Sequence[Sequence[tuple[float, float]]]
 
@@ -48,14 +52,21 @@ def build_specs(model: ModelConfig, classes: int, anchors: Anchors) -> tuple[Hea
     )  # fmt: skip
 
 
+def _number(key: str, value: Any) -> float:
+    """Return a number from a row of the model, or say that it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MOST:
+        raise UserError(f"model: {key}: {value!r} is no number from 1 to {MOST}")
+    return value
+
+
 def _scaled(row: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
     """Apply width to ``out`` and ``hidden`` (in steps of 8) and depth to ``n``."""
     out = dict(row)
     for key in ("out", "hidden"):
         if key in out:
-            out[key] = max(8, round(out[key] * model.width / 8) * 8)
+            out[key] = max(8, round(_number(key, out[key]) * model.width / 8) * 8)
     if "n" in out:
-        out["n"] = max(1, round(out["n"] * model.depth))
+        out["n"] = max(1, round(_number("n", out["n"]) * model.depth))
     return out
 
 
@@ -65,7 +76,7 @@ def _input_index(name: Any, here: int, names: Mapping[str, int]) -> int:
         return here - 1
     if name == "image":
         return -1
-    if name in names:
+    if isinstance(name, str) and name in names:
         return names[name]
     raise UserError(f"model: layer {here} reads {name!r}, which no layer above is named{nearest(str(name), names)}")
 
@@ -112,8 +123,13 @@ def build_detector(config: Config, classes: int, anchors: Anchors) -> Detector:
     specs = build_specs(config.model, classes, anchors)
     records, outputs = build_records(config.model, specs)
     try:
+        with torch.device("meta"):  # without memory: what is too large is found out before it is asked for
+            needed = sum(4 * p.numel() for p in Detector(records, specs, outputs).parameters())
+        if needed > (there := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+            raise ValueError(f"its weights take {needed / 2**30:,.0f} GiB, this machine has {there / 2**30:,.0f}")
         detector = Detector(records, specs, outputs)
-    except (ValueError, TypeError, KeyError) as error:
+        _check_strides(detector)
+    except ValueError as error:
         raise UserError(f"model {config.model.name!r} cannot be built: {error}") from None
     initialise(detector, config.seed)
     return detector
@@ -133,6 +149,28 @@ def build_augment(config: Config) -> Augment:
     a = config.augment
     return Augment(a.mosaic, a.scale, a.translate, float(a.hflip), a.vflip, a.hue, a.saturation, a.brightness,
                    a.min_visible)  # fmt: skip
+
+
+def _check_strides(detector: Detector) -> None:
+    """Run a small picture through the network and compare its maps with what the HeadSpecs say of them.
+
+    Raises:
+        ValueError: the layers do not fit together, or a map has another stride than its HeadSpec.
+    """
+    side, graph = max(64, 2 * detector.max_stride), detector.graph
+    maps = {-1: torch.zeros(1, 3, side, side)}
+    detector.eval()  # batch norm would count the picture
+    for index, (record, layer) in enumerate(zip(graph.records, graph.layers, strict=True)):
+        try:
+            with torch.no_grad():
+                maps[index] = layer(*[maps[i] for i in record.inputs])
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(f"layer {index} ({record.block}): {str(error).splitlines()[0][:200]}") from None
+    detector.train()
+    real = [side / max(1, maps[i].shape[-1]) for i in graph.outputs]
+    if real != [spec.stride for spec in detector.specs]:
+        stated = ", ".join(str(spec.stride) for spec in detector.specs)
+        raise ValueError(f"model.code.strides says [{stated}], but its maps have [{', '.join(f'{s:g}' for s in real)}]")
 
 
 def placeholder_anchors(model: ModelConfig) -> Anchors:
@@ -184,10 +222,14 @@ def build_dataset(config: Config, console: Console) -> DataSet:
     Raises:
         UserError: it does not exist or is not understood.
     """
-    data = config.data
+    data, built_in = config.data, DataConfig().source
     overrides: dict[str, str] = {role: value for role in ROLES if (value := getattr(data, role)) is not None}
     path = Path(data.source)
-    if path.is_dir():
+    if data.source == built_in:
+        if path.exists():
+            console.say(f"data: the built-in {built_in}; what is called so here is ./{built_in}")
+        path = descriptor(data.source, "data", "data set")
+    elif path.is_dir():
         inside = [path / name for name in ("data.yaml", "data.yml", "dataset.yaml") if (path / name).is_file()]
         path = inside[0] if inside else path
     elif not path.exists() and "/" not in data.source and not path.suffix:
@@ -196,21 +238,26 @@ def build_dataset(config: Config, console: Console) -> DataSet:
         return open_dataset(path, overrides)
     plain = read_yaml(path) if path.is_file() else {}
     if plain.get("generate") == "digits":
+        seed = plain.get("seed", 0)
+        if not isinstance(seed, int) or seed < 0:
+            raise UserError(f"{path}: seed {seed!r} is no whole number from 0: mend it")
         with console.track("making the built-in digits data set") as progress:
-            path = ensure_digits(generated(), int(plain.get("seed", 0)), progress)
+            path = ensure_digits(generated(folder_name(seed)), seed, progress)
         plain = read_yaml(path)
     elif not path.is_file():
         raise UserError(f"data {path} does not exist: check the path")
     return open_dataset(path, overrides, plain)
 
 
-def load_split(dataset: DataSet, role: str, console: Console, need_images: bool = True) -> Split:
+def load_split(
+    dataset: DataSet, role: str, console: Console, need_images: bool = True, need_sizes: bool = True
+) -> Split:
     """Read a role's samples and say what was found wrong, one line a kind.
 
     Raises:
         UserError: nothing plays this role, or nothing of it can be read.
     """
-    split = dataset.load(role, need_images)
+    split = dataset.load(role, need_images, need_sizes)
     for line in summarise(split.problems):
         console.warn(f"{role}: {line}")
     console.say(

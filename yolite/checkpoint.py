@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -59,13 +60,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"weights {path} do not exist: give a checkpoint or a run folder")
     try:
+        with zipfile.ZipFile(path) as parts:
+            if spoilt := parts.testzip():  # torch reads flipped bytes as they are
+                raise zipfile.BadZipFile(spoilt)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise UserError(f"weights {path} may not be read: mend the permissions of the file") from None
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} holds objects, not plain weights, or is damaged: it was refused unread; "
             "only yolite checkpoints can be given"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
         raise UserError(f"{path} is damaged or no checkpoint: give another, e.g. last.ckpt of the run") from None
     if not isinstance(content, dict) or "schema" not in content:
         raise UserError(f"{path} is not a yolite checkpoint (it has no schema number)")
@@ -74,7 +80,35 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     missing = [key for key in SCHEMA_KEYS if key not in content]
     if missing:
         raise UserError(f"{path} is not a whole yolite checkpoint (it lacks {', '.join(missing)})")
+    try:
+        _check_parts(content)
+    except Exception as error:  # what is wrong may be anything, and show anywhere
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path} is damaged or no whole yolite checkpoint ({reason}): give another") from None
     return content
+
+
+def _check_parts(content: Mapping[str, Any]) -> None:
+    """Build the network without its numbers, and compare what the checkpoint holds with what it needs.
+
+    Raises:
+        Exception: the parts are not what they should be, or do not belong together.
+    """
+    with torch.device("meta"):
+        detector = Detector(
+            [LayerRecord.from_plain(plain) for plain in content["records"]], restore_specs(content), content["outputs"]
+        )
+    restore_preprocess(content)
+    wanted = {name: value.shape for name, value in detector.state_dict().items()}
+    averaged = [content["ema"]["weights"]] if content["ema"] is not None else []
+    for weights in (content["weights"], *averaged):
+        if {name: value.shape for name, value in weights.items()} != wanted:
+            raise ValueError("its weights are not those of its network")
+    names = content["names"]
+    if not isinstance(names, list) or len(names) != detector.classes or not all(isinstance(n, str) for n in names):
+        raise ValueError("its class names are not those of its network")
+    if not isinstance(content["config"], dict) or not isinstance(content.get("training", {}), dict):
+        raise ValueError("its settings are none")
 
 
 def find_weights(where: str | Path) -> Path:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from yolite import __version__
+from yolite.defaults import CONF, IOU, MAX_DET
 from yolite.errors import UserError, nearest
 
 LATER = ("explain", "check", "convert", "import", "export", "bench", "serve", "ablate")
@@ -16,7 +21,6 @@ LATER = ("explain", "check", "convert", "import", "export", "bench", "serve", "a
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     help="A YOLO you can read, trust, and train on the machine you have. key=value words set any option of the "
     "configuration (train.lr=0.01). --debug shows the traceback of an error.",
@@ -41,6 +45,22 @@ def _options(**given: Any) -> dict[str, Any]:
             else:
                 out[name] = value
     return out
+
+
+def _print_version(asked: bool) -> None:
+    """Print the version and leave."""
+    if asked:
+        print(f"yolite {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _every_verb(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -112,9 +132,9 @@ def evaluate(
 def detect(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="image files, folders, patterns")],
     weights: Annotated[str, typer.Option(help="checkpoint or run folder (its best)")],
-    conf: Annotated[float, typer.Option(min=0, max=1, help="least score")] = 0.25,
-    iou: Annotated[float, typer.Option(min=0, max=1, help="NMS threshold")] = 0.5,
-    max_det: Annotated[int, typer.Option(min=1, help="most boxes an image")] = 300,
+    conf: Annotated[float, typer.Option(min=0, max=1, help="least score")] = CONF,
+    iou: Annotated[float, typer.Option(min=0, max=1, help="NMS threshold")] = IOU,
+    max_det: Annotated[int, typer.Option(min=1, help="most boxes an image")] = MAX_DET,
     imgsz: Imgsz = None,
     batch: Annotated[int, typer.Option(min=1, help="images at once")] = 1,
     device: Device = None,
@@ -217,6 +237,10 @@ def _complain(text: str) -> int:
 
 def _run(arguments: list[str]) -> int:
     """Run one command; return its exit status."""
+    for place, word in enumerate(arguments):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            flag = word.rstrip("=") or " ".join(arguments[max(0, place - 1) : place]) or "the command"
+            return _complain(f"{flag} was given an empty value: give one, or leave it out")
     if arguments and arguments[0] in LATER:
         return _complain(f"'{arguments[0]}' is not there yet in this version of yolite: see --help for what is")
     if arguments and not arguments[0].startswith("-"):
@@ -224,14 +248,20 @@ def _run(arguments: list[str]) -> int:
         if arguments[0] not in verbs:
             hint = nearest(arguments[0], verbs)
             return _complain(f"there is no command {arguments[0]!r}{hint}: it is one of {', '.join(verbs)}")
-    status = app(arguments, prog_name="yolite", standalone_mode=False)
+    status = app(arguments or ["--help"], prog_name="yolite", standalone_mode=False)
     return status if isinstance(status, int) else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status of the contract (0, 1, 2, 130 or 143)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no text
     debug = "--debug" in arguments
+    if threading.current_thread() is threading.main_thread():
+        # an exception, so that half-made files are cleared away; training has a handler of its own
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     arguments = [word for word in arguments if word != "--debug"]
     try:
         return _run(arguments)
@@ -244,6 +274,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        # what no reader or writer has a sentence of its own for: mostly permissions
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(
+            f"{where}{error.strerror or error}: check the path, its permissions and the space that is left"
+        )
     except Exception as error:
         # typer's own complaints (unknown option, missing argument) carry a message made for people
         if debug or not hasattr(error, "format_message"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from yolite.errors import UserError, nearest
 from yolite.files import read_yaml
@@ -24,7 +24,21 @@ Plain = dict[str, Any]
 class _Section(BaseModel):
     """Base of all sections: unknown keys are refused, values cannot be changed afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_bool(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python takes true for 1
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"{value} is true or false, which means nothing here")
+        return value
+
+
+Positive = Annotated[float, Field(gt=0)]
+Anchor = tuple[Positive, Positive]
 
 
 class DataConfig(_Section):
@@ -50,10 +64,12 @@ class DataConfig(_Section):
 class CodeConfig(_Section):
     """How the head's numbers become boxes; see `yolite.structures.HeadSpec`."""
 
-    strides: tuple[int, ...] = Field((8, 16, 32), description="input px a cell, finest level first")
+    strides: tuple[Annotated[int, Field(ge=1, le=256)], ...] = Field(
+        (8, 16, 32), min_length=1, description="input px a cell, finest level first"
+    )
     anchors_per_level: int = Field(3, ge=1, description="anchors a cell")
-    anchors: Literal["auto"] | list[list[tuple[float, float]]] = Field(
-        "auto", description="[[w, h], ...] a level, in input px; auto: k-means on the training boxes"
+    anchors: Literal["auto"] | Annotated[list[Annotated[list[Anchor], Field(min_length=1)]], Field(min_length=1)] = (
+        Field("auto", description="[[w, h], ...] a level, in input px; auto: k-means on the training boxes")
     )
     xy: Literal["sigmoid"] = Field("sigmoid", description="code of the box centre")
     grid_scale: float = Field(2.0, ge=1, description="how far the centre reaches: 1 = its cell")
@@ -65,8 +81,8 @@ class ModelConfig(_Section):
     """The network, row by row; see configs/yolite.yaml."""
 
     name: str = Field("yolite-n", description="name of the model")
-    width: float = Field(1.0, gt=0, description="factor on the channels")
-    depth: float = Field(1.0, gt=0, description="factor on the repeats n")
+    width: float = Field(1.0, gt=0, le=1000, description="factor on the channels")
+    depth: float = Field(1.0, gt=0, le=1000, description="factor on the repeats n")
     backbone: list[Plain] = Field(default_factory=list, description="layers from the picture to the feature maps")
     neck: list[Plain] = Field(default_factory=list, description="layers that join feature maps of several strides")
     head: list[Plain] = Field(default_factory=list, description="layers that give the raw maps")
@@ -79,7 +95,7 @@ class PreprocessConfig(_Section):
     mode: Literal["letterbox", "stretch"] = Field("letterbox", description="keep the aspect ratio and pad, or not")
     pad: int = Field(114, ge=0, le=255, description="grey value of the padding")
     mean: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="per channel, 0 to 1")
-    std: tuple[float, float, float] = Field((1.0, 1.0, 1.0), description="per channel, 0 to 1")
+    std: tuple[Positive, Positive, Positive] = Field((1.0, 1.0, 1.0), description="per channel, 0 to 1")
 
 
 class TrainConfig(_Section):
@@ -190,7 +206,7 @@ class EvalConfig(_Section):
 class Config(_Section):
     """Everything a run depends on."""
 
-    seed: int = Field(0, ge=0, description="every draw comes from it")
+    seed: int = Field(0, ge=0, lt=2**63, description="every draw comes from it")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     imgsz: tuple[int, int] = Field((320, 320), description="input (height, width), multiples of 32; S, HxW or [H, W]")
     overfit: int = Field(0, ge=0, description="train and judge on the first N training images alone (a sanity check)")
@@ -238,10 +254,17 @@ def parse_imgsz(value: Any) -> tuple[int, int]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Plain:
-    """Return ``base`` with ``over`` laid on it, section by section; neither is changed."""
+    """Return ``base`` with ``over`` laid on it, section by section; neither is changed.
+
+    Raises:
+        UserError: one has a value where the other has a section, which it would silently replace.
+    """
     out = dict(base)
     for key, value in over.items():
         old = out.get(key)
+        if old is not None and isinstance(old, Mapping) != isinstance(value, Mapping):
+            wrong = value if isinstance(old, Mapping) else old
+            raise UserError(f"{key}: {wrong!r} is not a section with keys of its own")
         out[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return out
 
@@ -339,7 +362,7 @@ def _sentence(error: ValidationError) -> str:
     if wanted:
         return f"{key}: {value!r} is not {wanted}"
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
-    return f"{key}: {message}" if repr(value) in message else f"{key}: {value!r} is refused: {message}"
+    return f"{key}: {message}" if message.startswith(repr(value)) else f"{key}: {value!r} is refused: {message}"
 
 
 def make_config(*layers: Mapping[str, Any]) -> Config:
@@ -380,9 +403,11 @@ def load_config(
     if not isinstance(named, Mapping):
         raise UserError("model=… is written --model; model.KEY=… changes one of its settings")
     stated = from_file.get("model", {})
+    if not isinstance(stated, Mapping):
+        raise UserError(f"{file}: model: {stated!r} is not a section: write model: {{name: {stated}}}, or give --model")
     base: Plain = {}
-    if model or not (isinstance(stated, Mapping) and stated.get("backbone")):
-        name = model or (stated.get("name") if isinstance(stated, Mapping) else None) or "yolite-n"
+    if model or not stated.get("backbone"):
+        name = model or stated.get("name") or "yolite-n"
         base = read_config_file(descriptor(str(name), "configs", "model"))
     return make_config(base, from_file, options or {}, from_words)
 

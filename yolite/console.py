@@ -54,7 +54,7 @@ class Console:
         if self._log is None:
             return
         try:
-            with self._log.open("a", encoding="utf-8") as file:
+            with self._log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 write(file)
         except OSError as error:
             path, self._log, self._early = self._log, None, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -11,20 +12,32 @@ from typing import IO, Any
 import yaml
 
 from yolite.errors import UserError
+from yolite.paths import can_make
 
 
-def _read_text(path: Path) -> str:
-    """Return a text file's content.
+def read_text(path: Path) -> str:
+    """Return a text file's content, without the byte order mark that some editors put first.
 
     Raises:
         UserError: it is missing, unreadable or not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}): check the path") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file that are not empty, without the space around them.
+
+    Raises:
+        UserError: it is missing, unreadable or not UTF-8.
+    """
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def read_json(path: Path) -> Any:
@@ -34,7 +47,7 @@ def read_json(path: Path) -> Any:
         UserError: it cannot be read or is not JSON.
     """
     try:
-        return json.loads(_read_text(path))
+        return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON ({str(error)[:100]})") from None
 
@@ -46,7 +59,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: it cannot be read, is not YAML, or not a mapping.
     """
     try:
-        loaded = yaml.safe_load(_read_text(path))
+        loaded = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not valid YAML: {reason}") from None
@@ -57,6 +70,29 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def check_writable(path: Path, flag: str) -> None:
+    """Refuse an output file that cannot be written, before the long work instead of after it.
+
+    Raises:
+        UserError: it is a folder or no ordinary file, or its folder can be neither written nor made.
+    """
+    if os.path.isdir(path):
+        raise UserError(f"{flag} {path} is a folder: give the name of a file")
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise UserError(f"{flag} {path} is no ordinary file: choose another place")
+    check_folder(path.parent, f"{flag} {path}: the folder")
+
+
+def check_folder(folder: Path, flag: str) -> None:
+    """Refuse an output folder that can be neither written nor made.
+
+    Raises:
+        UserError: a file stands in its way, or the permissions are missing.
+    """
+    if not can_make(folder):
+        raise UserError(f"{flag} {folder} cannot be made or written: choose another place, or mend its permissions")
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call ``write(file)`` on a temporary file beside ``path``, force it to disk, then rename it over ``path``.
 
@@ -65,7 +101,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         UserError: the disk is full or the folder cannot be written; nothing is left behind.
     """
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path} is no ordinary file: choose another place")
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -76,7 +112,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         # torch reports a failed write as a RuntimeError of its zip writer
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may never have been there
+            temporary.unlink()
         reason = " ".join(str(error).split())[:120]
         raise UserError(
             f"{path} could not be written ({reason}): free space or choose another place; an earlier file of that "
@@ -85,9 +122,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_json(path: Path, plain: Any) -> None:
-    """Write a JSON file whole or not at all.
+    """Write a JSON file whole or not at all, making its folder if need be.
 
     Raises:
         UserError: it cannot be written.
     """
+    check_writable(path, "the file")
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write((json.dumps(plain, indent=2) + "\n").encode()))

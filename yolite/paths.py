@@ -17,12 +17,24 @@ def shipped(folder: str) -> Path:
     return inside if inside.is_dir() else _REPOSITORY / folder
 
 
-def generated() -> Path:
-    """Return the folder for generated data: data/generated in a checkout, else the user's cache folder."""
+def can_make(folder: Path) -> bool:
+    """Return whether files can be written in ``folder``, or, where it is not there yet, whether it can be made."""
+    place = folder.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    return os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)
+
+
+def generated(name: str) -> Path:
+    """Return the folder where the generated data ``name`` lies or can be made.
+
+    That is data/generated in a checkout; from a wheel, or if the checkout cannot be written, the user's cache folder.
+    """
+    places = [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolite"]
     if not (_PACKAGE / "_shipped").is_dir() and (_REPOSITORY / "pyproject.toml").is_file():
-        return _REPOSITORY / "data" / "generated"
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "yolite"
+        places.insert(0, _REPOSITORY / "data" / "generated")
+    there = [place for place in places if (place / name).is_dir()]
+    return (there or [place for place in places if can_make(place)] or places)[0]
 
 
 def descriptor(name: str, folder: str, what: str) -> Path:

@@ -18,6 +18,7 @@ import torch
 from yolite.build import build_device
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
 from yolite.data.images import ImageError, read_image, write_image
+from yolite.defaults import CONF, IOU, MAX_DET
 from yolite.draw import draw_detections
 from yolite.geometry import Image, Letterbox
 from yolite.inference import Inference
@@ -101,9 +102,9 @@ class Predictor:
     def predict(
         self,
         sources: str | Path | Sequence[str | Path],
-        conf: float = 0.25,
-        iou: float = 0.5,
-        max_det: int = 300,
+        conf: float = CONF,
+        iou: float = IOU,
+        max_det: int = MAX_DET,
         batch: int = 1,
         class_wise: bool = True,
     ) -> Iterator[Result]:

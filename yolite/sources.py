@@ -6,7 +6,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolite.data.images import SUFFIXES
+from yolite.data.images import SUFFIXES, image_files
 from yolite.errors import UserError
 
 
@@ -23,7 +23,7 @@ def image_paths(sources: Sequence[str | Path]) -> list[Path]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = image_files(path)
             if not inside:
                 raise UserError(f"folder {path} holds no images ({', '.join(sorted(SUFFIXES))}): check the path")
             found.update(dict.fromkeys(inside))

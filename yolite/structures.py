@@ -38,7 +38,8 @@ class Sample:
 
     Attributes:
         path: The image file; None where a data set has boxes alone (a COCO json without its images).
-        size: (H, W) of the image in px, EXIF orientation applied.
+        size: (H, W) of the image in px, EXIF orientation applied; (0, 0) where nobody says (a COCO json without
+            sizes, read for its boxes alone).
         boxes: [N, 4] float32, xyxy, image px.
         labels: [N] int64, 0 … classes − 1.
         iscrowd: [N] bool; COCO's crowd regions: never a target, never counted as missed or false.

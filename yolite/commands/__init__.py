@@ -1,1 +1,1 @@
-"""What each verb of the command line does, one module a verb. Only these modules print."""
+"""What each verb of the command line does, one module a verb. They make the Console through which all is printed."""

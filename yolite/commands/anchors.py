@@ -13,7 +13,7 @@ from yolite.console import Console
 from yolite.data.loader import Pictures
 from yolite.draw import plot_anchors
 from yolite.errors import UserError
-from yolite.files import write_json
+from yolite.files import check_writable, write_json
 from yolite.training.prepare import box_shapes
 
 
@@ -32,6 +32,9 @@ def anchors_of_data(
         raise UserError(f"--centroid {centroid!r} is not known: give {' or '.join(kinds)}")
     if plot is not None and plot.suffix != ".png":
         raise UserError(f"--plot {plot}: the picture is a .png")
+    for flag, path in (("--plot", plot), ("--json", json)):
+        if path is not None:
+            check_writable(path, flag)
     config = load_config(None, None, options, words)
     split = load_split(build_dataset(config, console), "train", console, need_images=False)
     wh = box_shapes(Pictures(split.samples, build_preprocess(config)))

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from yolite.config import Config, parse_imgsz
+from collections.abc import Sequence
+from typing import Any
+
+from yolite.config import Config, load_config, parse_imgsz, parse_words
 from yolite.console import Console
 from yolite.errors import UserError
 from yolite.evaluation.coco import NUMBERS, CocoResult
 from yolite.structures import Size
 
 
-def read_imgsz(text: str | None) -> Size | None:
+def settings_of_use(words: Sequence[str], useful: Sequence[str], verb: str, why: str) -> dict[str, Any]:
+    """Read ``key=value`` words for a command that takes only some of the settings.
+
+    Args:
+        words: As typed.
+        useful: Settings, or whole sections, that the command has a use for.
+        verb: The command, for the sentence.
+        why: Where the others come from, for the sentence.
+
+    Returns:
+        The settings, nested.
+
+    Raises:
+        UserError: a setting that does not exist, or that would be without effect.
+    """
+    load_config(words=words)  # unknown keys and wrong types are named here
+    for word in words:
+        key = word.partition("=")[0]
+        if not any(key == name or key.startswith(f"{name}.") for name in useful):
+            raise UserError(f"{verb} has no use for {key}: {why}")
+    return parse_words(words)
+
+
+def read_imgsz(text: Any) -> Size | None:
     """Read --imgsz for commands that take no configuration.
 
     Raises:

@@ -9,32 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolite.commands.common import read_imgsz
-from yolite.config import load_config
+from yolite.commands.common import read_imgsz, settings_of_use
 from yolite.console import Console
 from yolite.errors import UserError
-from yolite.files import write_json
+from yolite.files import check_folder, check_writable, write_json
 from yolite.paths import free_run_folder
 from yolite.predictor import Predictor, Result
 from yolite.processes import Processes, join, leave
 from yolite.sources import image_paths
 
 
-def settings_among(sources: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def settings_among(sources: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Part ``key=value`` words from sources (a file of that name stays a source).
 
     Raises:
         UserError: a setting that detection has no use for.
     """
     words = [s for s in sources if re.fullmatch(r"[a-z_.]+=.*", s) and not Path(s).exists()]
-    load_config(words=words)  # unknown keys and wrong types are named here
-    settings = dict(word.split("=", 1) for word in words)
-    useless = sorted(settings.keys() - {"imgsz", "device"})
-    if useless:
-        raise UserError(
-            f"detect has no use for {useless[0]}: everything but imgsz and device comes from the weights "
-            "(--conf, --iou and --max-det choose boxes)"
-        )
+    why = "everything but imgsz and device comes from the weights (--conf, --iou and --max-det choose boxes)"
+    settings = settings_of_use(words, ["imgsz", "device"], "detect", why)
     return [s for s in sources if s not in words], settings
 
 
@@ -71,7 +64,7 @@ def _merged(
 
 
 def detect_sources(
-    sources: Sequence[str], weights: str, conf: float, iou: float, max_det: int, imgsz: str | None, batch: int,
+    sources: Sequence[str], weights: str, conf: float, iou: float, max_det: int, imgsz: Any, batch: int,
     device: str, out: Path | None, json: Path | None, class_wise: bool,
 ) -> None:  # fmt: skip
     """Detect on sources, write a picture each and the JSON, print one line each.
@@ -83,20 +76,25 @@ def detect_sources(
     console = Console(quiet=not processes.main)
     size = read_imgsz(imgsz)
     paths = image_paths(sources)
-    predictor = Predictor(weights, device, size)
     folder = processes.from_main(out or free_run_folder(Path("runs"), "detect"))
+    check_folder(folder, "--out")
+    if json:
+        check_writable(json, "--json")
+    places = picture_paths(folder, paths)
+    for place in places:
+        check_writable(place, "the picture")
     sources_on_disk = {path.resolve() for path in paths}
     if any(path.parent == folder.resolve() for path in sources_on_disk) or (json and json.resolve() in sources_on_disk):
         raise UserError(f"--out {folder} or --json would write over the pictures to be detected on: choose another")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {folder} cannot be made ({error.strerror}): choose another folder") from None
-    own, places = processes.share(paths), processes.share(picture_paths(folder, paths))
+    predictor = Predictor(weights, device, size)
+    folder.mkdir(parents=True, exist_ok=True)
+    own, own_places = processes.share(paths), processes.share(places)
     entries, bad, capped = [], [], 0
     started = time.monotonic()
     with console.track("detecting") as progress:
-        for result, place in zip(predictor.predict(own, conf, iou, max_det, batch, class_wise), places, strict=True):
+        for result, place in zip(
+            predictor.predict(own, conf, iou, max_det, batch, class_wise), own_places, strict=True
+        ):
             entries.append(result.to_json())
             if result.error is not None:
                 bad.append(_line(result))
@@ -110,12 +108,12 @@ def detect_sources(
     if not processes.main:
         return
     seconds = time.monotonic() - started
-    for line in bad:
-        console.warn(f"{line}; left out")
     if json:
         write_json(json, {"images": entries})
     if len(bad) == len(paths):
         raise UserError(f"none of the {len(paths)} files could be read as an image (first: {bad[0]})")
+    for line in bad:
+        console.warn(f"{line}; left out")
     if capped:
         console.warn(f"{capped} images had more than {max_det} boxes: the best {max_det} are kept (--max-det)")
     boxes = sum(len(entry["detections"]) for entry in entries)

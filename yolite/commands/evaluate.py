@@ -8,14 +8,14 @@ from typing import Any
 
 from yolite.build import build_dataset, build_device, build_preprocess, load_split
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
-from yolite.commands.common import check_classes, print_metric
-from yolite.config import load_config, make_config, merge, parse_words
+from yolite.commands.common import check_classes, print_metric, settings_of_use
+from yolite.config import load_config, make_config, merge
 from yolite.console import Console
 from yolite.data.loader import Pictures, plain_batches
 from yolite.errors import UserError
 from yolite.evaluation.coco import coco_metric, read_results
 from yolite.evaluation.evaluate import evaluate, to_json
-from yolite.files import write_json
+from yolite.files import check_writable, write_json
 from yolite.inference import Inference
 from yolite.postprocess import Thresholds
 from yolite.processes import join, leave
@@ -30,12 +30,16 @@ def evaluate_weights(
     Raises:
         UserError: weights or data cannot be read, or do not belong together.
     """
+    why = "the weights have their own; data, eval, imgsz and device can be chosen"
+    settings = settings_of_use(words, ["data", "eval", "imgsz", "device"], "evaluate --weights", why)
+    if json:
+        check_writable(json, "--json")
     content = load_checkpoint(find_weights(weights))
     stored = content["config"]
     if "data" in options:
         # other data: none of the lists of the data it was trained on
         stored = merge(stored, {"data": {"train": None, "val": None, "test": None}})
-    config = make_config(stored, {"device": "auto"}, options, parse_words(words))
+    config = make_config(stored, {"device": "auto"}, options, settings)
     processes = join(config.device)
     console = Console(quiet=not processes.main)
     device = build_device(config.device)
@@ -82,8 +86,14 @@ def evaluate_results(
     console = Console()
     if "data" not in options:
         raise UserError("--results needs --data: the truth that the results are scored against")
+    why = "nothing is run, the results are scored as they are; only data can be chosen"
+    settings_of_use(words, ["data"], "evaluate --results", why)
+    if useless := sorted(options.keys() - {"data"}):
+        raise UserError(f"evaluate --results has no use for --{'batch' if useless[0] == 'eval' else useless[0]}: {why}")
+    if json:
+        check_writable(json, "--json")
     config = load_config(None, None, options, words)
-    data = load_split(build_dataset(config, console), split, console, need_images=False)
+    data = load_split(build_dataset(config, console), split, console, need_images=False, need_sizes=False)
     found = read_results(results, data.samples, data.category_ids)
     result = coco_metric(data.samples, found, data.names)
     # the file's own thresholds are unknown: nothing is cut but what COCO cuts, 100 boxes an image

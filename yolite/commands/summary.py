@@ -7,7 +7,7 @@ from typing import Any
 
 from yolite.build import build_detector, placeholder_anchors
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
-from yolite.commands.common import read_imgsz
+from yolite.commands.common import read_imgsz, settings_of_use
 from yolite.config import load_config
 from yolite.console import Console
 from yolite.errors import UserError
@@ -26,10 +26,11 @@ def print_summary(
     if model and weights:
         raise UserError("summary takes --model or --weights, not both")
     if weights:
+        settings = settings_of_use(words, ["imgsz"], "summary --weights", "the weights have their own network")
         content = load_checkpoint(find_weights(weights))
         detector = restore_detector(content)
         height, width = content["preprocess"]["size"]
-        size = read_imgsz(options.get("imgsz")) or (int(height), int(width))
+        size = read_imgsz(settings.get("imgsz", options.get("imgsz"))) or (int(height), int(width))
         title = f"{weights} ({len(content['names'])} classes)"
     else:
         config = load_config(model, None, options, words)

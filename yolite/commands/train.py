@@ -20,7 +20,7 @@ from yolite.console import Console
 from yolite.draw import plot_curves, plot_gradients
 from yolite.errors import UserError
 from yolite.evaluation.evaluate import to_json
-from yolite.files import read_json
+from yolite.files import check_folder, read_json
 from yolite.paths import free_run_folder
 from yolite.predictor import Predictor
 from yolite.processes import ALONE, Processes, join, leave
@@ -57,6 +57,7 @@ def train_run(
     build_device(config.device)
     run = RunFolder(processes.from_main(out or free_run_folder(Path("runs"), config.model.name)))
     run.refuse_if_taken()
+    check_folder(run.path, "--out")
     start(config, run, Console(quiet=not processes.main), processes=processes)
     leave(processes)
 

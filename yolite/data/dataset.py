@@ -10,6 +10,7 @@ from typing import Any, Literal
 from yolite.data.problems import Problem
 from yolite.data.readers import coco, voc, yolo
 from yolite.errors import UserError
+from yolite.files import read_lines
 from yolite.structures import Sample
 
 Role = Literal["train", "val", "test"]
@@ -56,7 +57,7 @@ class DataSet:
     Attributes:
         kind: Which reader it takes.
         root: Folder that relative entries start from.
-        names: Class names; empty where a YOLO folder has none.
+        names: Class names.
         entries: What plays each role: paths (yolo), {images, annotations} (coco) or list names (voc).
         where: What was pointed to.
         mirror_safe: See `Split`.
@@ -69,8 +70,8 @@ class DataSet:
     where: str
     mirror_safe: bool = True
 
-    def load(self, role: str, need_images: bool = True) -> Split:
-        """Read the samples of a role.
+    def load(self, role: str, need_images: bool = True, need_sizes: bool = True) -> Split:
+        """Read the samples of a role; a COCO json can be read without its images, and then without their sizes.
 
         Raises:
             UserError: nothing plays this role, or what does cannot be read at all.
@@ -90,27 +91,20 @@ class DataSet:
             samples = voc.read_voc(self.root, str(entry), self.names, problems)
         elif self.kind == "coco":
             file, images = _coco_entry(self.root, entry, need_images)
-            samples, ids = coco.read_coco(file, images, self.names, problems)
+            samples, ids = coco.read_coco(file, images, self.names, problems, need_sizes)
         else:
             paths = [self.root / str(e) for e in (entry if isinstance(entry, list) else [entry])]
-            samples = yolo.read_yolo(paths, len(self.names) or None, problems)
-        names = self.names or _numbered(samples)
+            samples = yolo.read_yolo(paths, len(self.names), problems)
         if not samples:
             reason = f" (first: {problems[0]})" if problems else ""
             raise UserError(f"{self.where}: no image of the role {role!r} can be read{reason}")
-        return Split(role, samples, names, ids or list(range(1, len(names) + 1)), problems,
+        return Split(role, samples, self.names, ids, problems,
                      f"{self.where} [{_shown(entry)}]", self.mirror_safe)  # fmt: skip
 
 
 def _shown(entry: Any) -> str:
     """Return a role's entry for people."""
     return str(entry.get("annotations", entry)) if isinstance(entry, Mapping) else str(entry)
-
-
-def _numbered(samples: list[Sample]) -> list[str]:
-    """Name classes by number where a data set has no names."""
-    largest = max((int(s.labels.max()) for s in samples if len(s.labels)), default=0)
-    return [f"class {i}" for i in range(largest + 1)]
 
 
 def _coco_entry(root: Path, entry: Any, need_images: bool) -> tuple[Path, Path | None]:
@@ -173,7 +167,12 @@ def _from_folder(root: Path, overrides: Mapping[str, str]) -> DataSet:
             "valid/images, or a Pascal VOC root (JPEGImages, Annotations, ImageSets/Main)"
         )
     listed = next((root / n for n in ("classes.txt", "labels/classes.txt") if (root / n).is_file()), None)
-    names = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()] if listed else []
+    # without names: numbers, as many as all roles need together, so that every role counts alike
+    names = (
+        read_lines(listed)
+        if listed
+        else [f"class {i}" for i in range(yolo.class_count([root / str(entry) for entry in entries.values()]))]
+    )
     return DataSet("yolo", root, names, entries, str(root))
 
 

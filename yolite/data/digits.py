@@ -25,6 +25,7 @@ import torch
 
 from yolite.boxes import xyxy_to_cxcywh
 from yolite.data.images import write_image
+from yolite.errors import UserError
 from yolite.geometry import Image
 from yolite.seeding import generator
 
@@ -205,6 +206,11 @@ def _write_scene(folder: Path, split: str, name: str, image: Image, glyphs: list
     (folder / "labels" / split / f"{name}.txt").write_text("".join(rows), encoding="utf-8")
 
 
+def folder_name(seed: int) -> str:
+    """Return the name of the folder that the set of this recipe and seed lies in."""
+    return f"digits-r{RECIPE}-s{seed}"
+
+
 def ensure_digits(parent: Path, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> Path:
     """Return the data set's YAML under ``parent``, making the set if this recipe and seed are not there yet.
 
@@ -214,15 +220,33 @@ def ensure_digits(parent: Path, seed: int = 0, progress: Callable[[int, int], No
         parent: Folder of generated data.
         seed: Seed of every draw.
         progress: Called with (scenes done, scenes in all).
+
+    Raises:
+        UserError: it cannot be written there.
     """
-    folder = parent / f"digits-r{RECIPE}-s{seed}"
+    folder = parent / folder_name(seed)
     if (folder / "data.yaml").is_file():
         return folder / "data.yaml"
+    work = parent / f".{folder.name}.{os.getpid()}"
+    try:
+        _make(work, seed, progress)
+        work.rename(folder)
+    except OSError as error:
+        if not (folder / "data.yaml").is_file():  # else another process was faster
+            raise UserError(
+                f"the digits data set cannot be made in {parent} ({error.strerror}): mend its permissions, or set "
+                "XDG_CACHE_HOME to a folder that can be written"
+            ) from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder / "data.yaml"
+
+
+def _make(work: Path, seed: int, progress: Callable[[int, int], None] | None) -> None:
+    """Draw all scenes and write the data set into the folder ``work``."""
     from sklearn.datasets import load_sample_images
 
     photographs = [np.ascontiguousarray(p) for p in load_sample_images().images]
-    work = parent / f".{folder.name}.{os.getpid()}"
-    shutil.rmtree(work, ignore_errors=True)
     total, done = sum(SCENES.values()), 0
     for split in SCENES:
         for kind in ("images", "labels"):
@@ -248,8 +272,3 @@ def ensure_digits(parent: Path, seed: int = 0, progress: Callable[[int, int], No
         *[f"  {i}: '{i}'" for i in range(10)],
     ]
     (work / "data.yaml").write_text("\n".join(text) + "\n", encoding="utf-8")
-    try:
-        work.rename(folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(work, ignore_errors=True)
-    return folder / "data.yaml"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +11,13 @@ import cv2
 import numpy as np
 from PIL import Image as PillowImage
 
+from yolite.errors import UserError
 from yolite.geometry import Image
 from yolite.structures import Size
+
+# A damaged file is an `ImageError`, said once: what the libraries print about it on their own is left out.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """File name endings that count as images in folders."""
@@ -30,6 +37,20 @@ _UPRIGHT: dict[int, Callable[[Image], Image]] = {
 
 class ImageError(Exception):
     """An image file that cannot be read; the text says why."""
+
+
+def image_files(folder: Path) -> list[Path]:
+    """List the images of a folder and of those inside it, sorted.
+
+    Raises:
+        UserError: one of the folders cannot be opened.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"folder {error.filename} cannot be read ({error.strerror}): check its permissions")
+
+    found = [Path(top) / name for top, _, names in os.walk(folder, onerror=refuse) for name in names]
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def _header(path: Path) -> tuple[Size, int]:
@@ -77,9 +98,16 @@ def read_image(path: Path) -> Image:
 
 
 def write_image(path: Path, image: Image, quality: int = 92) -> None:
-    """Write an RGB image; the format follows the file name's ending."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write an RGB image; the format follows the file name's ending.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     ok, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
         raise ImageError(f"{path} cannot be encoded as {path.suffix}")
-    path.write_bytes(encoded.tobytes())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise UserError(f"picture {path} cannot be written ({error.strerror}): choose another place") from None

@@ -69,15 +69,17 @@ class Row:
 
 
 def _clipped(row: Row, size: Size, file: Path, problems: list[Problem]) -> Tensor | None:
-    """Return the row's box inside the image, or None (reported) if it is no box."""
+    """Return the row's box inside the image, or None (reported) if it is no box; as it is if the size is unknown."""
     box = torch.tensor(row.box, dtype=torch.float64)
     shown = "[" + ", ".join(f"{v:g}" for v in row.box) + "]"
-    if not bool(torch.isfinite(box).all()):
+    if not bool(torch.isfinite(box.float()).all()):
         problems.append(Problem(file, row.line, "not finite", f"box {shown} is not finite", "box left out"))
         return None
     if float(box[2] - box[0]) <= 0 or float(box[3] - box[1]) <= 0:
         problems.append(Problem(file, row.line, "zero size", f"box {shown} has no width or no height", "box left out"))
         return None
+    if size == (0, 0):
+        return box
     inside = clip(box, size)
     past = float((box - inside).abs().max())
     image = f"the image of {size[1]}x{size[0]} px"

@@ -52,7 +52,14 @@ def _make(index: int, record: LayerRecord, channels: list[int]) -> nn.Module:
     unknown = sorted(set(record.arguments) - set(accepted))
     if unknown:
         raise ValueError(f"layer {index} ({record.block}): unknown argument {unknown[0]!r}; it takes {accepted}")
-    return block([channels[i] for i in record.inputs], **record.arguments)
+    try:
+        return block([channels[i] for i in record.inputs], **record.arguments)
+    except (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError) as error:
+        # torch adds to its own sentence where in its C++ code it was written
+        reason = str(error).partition("\n")[0][:200]
+        raise ValueError(
+            f"layer {index} ({record.block}) cannot be made of {dict(record.arguments)} ({reason})"
+        ) from None
 
 
 class Graph(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,16 @@ def category_names(content: dict[str, Any], file: Path) -> dict[int, str]:
     """Return {category id: name}, by ascending id.
 
     Raises:
-        UserError: an entry without a whole-number id or a name.
+        UserError: an entry without a whole-number id or a name, or two with the same one.
     """
     try:
-        pairs = [(int(c["id"]), str(c["name"])) for c in content["categories"]]
+        pairs = sorted((int(c["id"]), str(c["name"])) for c in content["categories"])
     except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(f"{file}: every category needs a whole-number id and a name") from None
-    return dict(sorted(pairs))
+    for what, column in zip(("id", "name"), zip(*pairs, strict=True), strict=False):
+        if twice := [value for value, count in Counter(column).items() if count > 1]:
+            raise UserError(f"{file}: two categories have the {what} {twice[0]!r}: give each its own")
+    return dict(pairs)
 
 
 def _ident(annotation: Any) -> int:
@@ -49,11 +52,18 @@ def _ident(annotation: Any) -> int:
     return ident if isinstance(ident, int) else 0
 
 
-def _row(annotation: dict[str, Any], label_of: dict[int, int], file: Path, problems: list[Problem]) -> Row | None:
+def _row(
+    annotation: dict[str, Any], categories: dict[int, str], names: list[str], file: Path, problems: list[Problem]
+) -> Row | None:
     """Read one annotation, or report what is wrong with it and return None."""
     ident, category = _ident(annotation), annotation.get("category_id")
-    if not isinstance(category, int) or category not in label_of:
-        problems.append(Problem(file, ident, "class id", f"category {category!r} is not in the list", "box left out"))
+    if not isinstance(category, int) or category not in categories:
+        message = f"category {category!r} is not in the list of categories"
+        problems.append(Problem(file, ident, "class id", message, "box left out"))
+        return None
+    if categories[category] not in names:
+        message = f"class {categories[category]!r} is not one of the data set's classes ({', '.join(names[:4])} ...)"
+        problems.append(Problem(file, ident, "unknown class", message, "box left out"))
         return None
     try:
         box = torch.tensor([float(v) for v in annotation["bbox"]], dtype=torch.float64)
@@ -67,16 +77,20 @@ def _row(annotation: dict[str, Any], label_of: dict[int, int], file: Path, probl
     # an area that is no area (NaN, negative) would put the box into no size class: the box's own is taken
     usable = area is not None and math.isfinite(area) and area >= 0
     crowd, ignore = annotation.get("iscrowd") in (1, True, "1"), annotation.get("ignore") in (1, True, "1")
-    return Row(ident, (x1, y1, x2, y2), label_of[category], crowd, ignore, area if usable else None)
+    label = names.index(categories[category])
+    return Row(ident, (x1, y1, x2, y2), label, crowd, ignore, area if usable else None)
 
 
-def _size(record: dict[str, Any], path: Path | None, file: Path, problems: list[Problem]) -> Size | None:
+def _size(
+    record: dict[str, Any], path: Path | None, need_size: bool, file: Path, problems: list[Problem]
+) -> Size | None:
     """Return the image's size: that of the file where there is one, else the one the json states."""
     sides: list[Any] = [record.get("height"), record.get("width")]
-    stated = (int(sides[0]), int(sides[1])) if all(isinstance(v, (int, float)) and v >= 1 for v in sides) else (0, 0)
+    usable = all(isinstance(side, (int, float)) and 1 <= side < 1e9 for side in sides)
+    stated = (int(sides[0]), int(sides[1])) if usable else (0, 0)
     if path is None:
-        if min(stated) < 1:
-            message = f"image {record['id']!r} has no width and height"
+        if need_size and not usable:
+            message = f"image {record['id']!r} has no width and height, by which its boxes are to be scaled"
             problems.append(Problem(file, 0, "no size", message, "image left out"))
             return None
         return stated
@@ -92,7 +106,7 @@ def _size(record: dict[str, Any], path: Path | None, file: Path, problems: list[
 
 
 def read_coco(
-    file: Path, images: Path | None, names: list[str], problems: list[Problem]
+    file: Path, images: Path | None, names: list[str], problems: list[Problem], need_sizes: bool = True
 ) -> tuple[list[Sample], list[int]]:
     """Read the samples of a COCO json.
 
@@ -101,13 +115,13 @@ def read_coco(
         images: Folder of the images; None reads boxes alone (``Sample.path`` is None).
         names: The data set's classes; categories are matched to them by name.
         problems: Findings are added here.
+        need_sizes: Leave out images whose size nobody says; else theirs is (0, 0).
 
     Returns:
         The samples, and the category id of each class (−1 for a name this file lacks).
     """
     content = read_annotations(file)
     categories = category_names(content, file)
-    label_of = {ident: names.index(name) for ident, name in categories.items() if name in names}
     grouped = _by_image(content["annotations"], file, problems)
     samples = []
     for record in content["images"]:
@@ -116,18 +130,18 @@ def read_coco(
             problems.append(Problem(file, 0, "image entry", message, "image left out"))
             continue
         path = images / str(record["file_name"]) if images is not None else None
-        size = _size(record, path, file, problems)
+        size = _size(record, path, need_sizes, file, problems)
         found = grouped.pop(record["id"], [])
         if size is None:
             continue
-        rows = [row for a in found if (row := _row(a, label_of, file, problems)) is not None]
+        rows = [row for a in found if (row := _row(a, categories, names, file, problems)) is not None]
         samples.append(make_sample(path, size, rows, file, record["id"], problems))
     for ident, orphans in grouped.items():
         for annotation in orphans:
             message = f"annotation of image {ident!r}, which is not in the list or stands there twice"
             problems.append(Problem(file, _ident(annotation), "label without image", message, "box left out"))
-    ids = {label: ident for ident, label in label_of.items()}
-    return samples, [ids.get(label, -1) for label in range(len(names))]
+    ids = {name: ident for ident, name in categories.items()}
+    return samples, [ids.get(name, -1) for name in names]
 
 
 def _by_image(annotations: list[Any], file: Path, problems: list[Problem]) -> dict[Any, list[dict[str, Any]]]:

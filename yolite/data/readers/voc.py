@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from yolite.data.images import SUFFIXES, ImageError, image_size
 from yolite.data.problems import Problem, Row, make_sample
 from yolite.errors import UserError
-from yolite.structures import Sample
+from yolite.files import read_lines
+from yolite.structures import Sample, Size
 
 
 def _parse(file: Path) -> ElementTree.Element:
@@ -23,7 +25,7 @@ def _parse(file: Path) -> ElementTree.Element:
         raise ValueError("it declares a document type, which is refused")
     try:
         return ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: an encoding that does not exist
         raise ValueError(f"not XML: {error}") from None
 
 
@@ -31,7 +33,7 @@ def class_names(root: Path) -> list[str]:
     """Return the classes: those of a ``classes.txt`` in the root, else every name in Annotations, sorted."""
     listed = root / "classes.txt"
     if listed.is_file():
-        return [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return read_lines(listed)
     names: set[str] = set()
     for file in sorted((root / "Annotations").glob("*.xml")):
         try:
@@ -51,8 +53,7 @@ def _stems(listing: Path) -> list[str]:
         raise UserError(
             f"{listing} does not exist: choose a list with data.ROLE=NAME, one of {', '.join(there) or 'none there'}"
         )
-    lines = listing.read_text(encoding="utf-8").splitlines()
-    return [line.split()[0] for line in lines if line.strip()]
+    return [line.split()[0] for line in read_lines(listing)]
 
 
 def _image_of(root: Path, stem: str) -> Path:
@@ -62,6 +63,18 @@ def _image_of(root: Path, stem: str) -> Path:
         if path.is_file():
             return path
     return root / "JPEGImages" / f"{stem}.jpg"
+
+
+def _check_size(tree: ElementTree.Element, size: Size, file: Path, problems: list[Problem]) -> None:
+    """Report an annotation that states another size than the image has."""
+    texts = [tree.findtext(f"size/{side}") or "0" for side in ("height", "width")]
+    try:
+        stated = [float(text) for text in texts]  # some tools write 60.0
+    except ValueError:
+        stated = [math.nan, math.nan]
+    if not min(stated) <= 0 and tuple(stated) != size:
+        message = f"the XML says {texts[1]}x{texts[0]} px, the image has {size[1]}x{size[0]}"
+        problems.append(Problem(file, 0, "size differs", message, "boxes taken as px of the image"))
 
 
 def _rows(file: Path, objects: Iterable[ElementTree.Element], names: list[str], problems: list[Problem]) -> list[Row]:
@@ -87,7 +100,7 @@ def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]
 
     Args:
         root: Folder with JPEGImages, Annotations and ImageSets/Main.
-        listing: Name of the list, without ``.txt``.
+        listing: Name of the list, with or without ``.txt``.
         names: The data set's classes.
         problems: Findings are added here.
 
@@ -95,7 +108,7 @@ def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]
         UserError: there is no such list, or it is empty.
     """
     samples = []
-    file = root / "ImageSets" / "Main" / f"{listing}.txt"
+    file = root / "ImageSets" / "Main" / f"{listing.removesuffix('.txt')}.txt"
     stems = _stems(file)
     if not stems:
         raise UserError(f"{file} is empty: it should name one image a line")
@@ -109,10 +122,7 @@ def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]
         rows: list[Row] = []
         try:
             tree = _parse(annotation)
-            stated = (int(tree.findtext("size/height") or 0), int(tree.findtext("size/width") or 0))
-            if min(stated) > 0 and stated != size:
-                message = f"the XML says {stated[1]}x{stated[0]} px, the image has {size[1]}x{size[0]}"
-                problems.append(Problem(annotation, 0, "size differs", message, "boxes taken as px of the image"))
+            _check_size(tree, size, annotation, problems)
             rows = _rows(annotation, tree.iterfind("object"), names, problems)
         except FileNotFoundError:
             text = "there is no annotation"

@@ -8,10 +8,14 @@ from pathlib import Path
 import torch
 
 from yolite.boxes import cxcywh_to_xyxy
-from yolite.data.images import SUFFIXES, ImageError, image_size
+from yolite.data.images import SUFFIXES, ImageError, image_files, image_size
 from yolite.data.problems import Problem, Row, make_sample
 from yolite.errors import UserError
+from yolite.files import read_lines
 from yolite.structures import Sample, Size
+
+MOST_CLASSES = 10_000
+"""A class id past this, in a data set without names, is taken for a slip."""
 
 
 def label_path(image: Path) -> Path:
@@ -27,10 +31,9 @@ def label_path(image: Path) -> Path:
 def _images_of(entry: Path) -> list[Path]:
     """List the images that a role's entry names: a folder (searched through), or a text file with a path a line."""
     if entry.is_dir():
-        return sorted(p for p in entry.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        return image_files(entry)
     if entry.suffix == ".txt" and entry.is_file():
-        lines = [line.strip() for line in entry.read_text(encoding="utf-8", errors="replace").splitlines()]
-        return [entry.parent / line for line in lines if line]
+        return [entry.parent / line for line in read_lines(entry)]
     if entry.is_file():
         raise UserError(f"{entry} is no list of images: give a folder or a .txt file with one image path a line")
     raise UserError(f"{entry} does not exist: check the path in the data set's description")
@@ -72,7 +75,7 @@ def _parse_row(
 def read_labels(file: Path, size: Size, classes: int | None, problems: list[Problem]) -> list[Row]:
     """Read a label file for an image of ``size`` (H, W); a missing file is reported and means no boxes."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # some editors put a byte order mark before the first row
     except FileNotFoundError:
         problems.append(Problem(file, 0, "no label file", "there is no label file", "image counts as background"))
         return []
@@ -114,13 +117,31 @@ def read_yolo(entries: list[Path], classes: int | None, problems: list[Problem])
         labels = label_path(image)
         rows = read_labels(labels, size, classes, problems)
         samples.append(make_sample(image, size, rows, labels, image.stem, problems))
-    report_orphans({label_path(image).parent for image in images}, {label_path(image) for image in images}, problems)
+    report_orphans(images, problems)
     return samples
 
 
-def report_orphans(folders: set[Path], known: set[Path], problems: list[Problem]) -> None:
-    """Report label files in ``folders`` that belong to no image."""
-    for folder in sorted(folders):
+def class_count(entries: list[Path]) -> int:
+    """Return how many classes the labels of these images need: the largest class id + 1.
+
+    Raises:
+        UserError: an entry does not exist, or the ids are no numbering of classes.
+    """
+    labels = [label_path(image) for entry in entries for image in _images_of(entry)]
+    # only the ids count here: the boxes are read, and what is wrong with them is reported, by `read_yolo`
+    largest = [max((row.label for row in read_labels(file, (1, 1), None, [])), default=0) for file in labels]
+    count = max(largest, default=0) + 1
+    if count > MOST_CLASSES:
+        worst = labels[largest.index(count - 1)]
+        raise UserError(f"{worst} has the class id {count - 1}: mend it, or list the class names in a classes.txt")
+    return count
+
+
+def report_orphans(images: list[Path], problems: list[Problem]) -> None:
+    """Report label files beside those of ``images`` that belong to no image, in the list or not."""
+    beside = {file for folder in {image.parent for image in images} if folder.is_dir() for file in folder.iterdir()}
+    known = {label_path(file) for file in beside if file.suffix.lower() in SUFFIXES}
+    for folder in sorted({label_path(image).parent for image in images}):
         if folder.name == "labels" or "labels" in folder.parts:
             for file in sorted(folder.glob("*.txt")):
                 if file not in known and file.name != "classes.txt":

@@ -1,0 +1,8 @@
+"""How detection picks boxes if nothing else is said: shared by the command line and the Predictor.
+
+All other defaults stand in config.py; these are asked for by ``--help``, which must not wait for it.
+"""
+
+CONF = 0.25
+IOU = 0.5
+MAX_DET = 300
