@@ -100,6 +100,12 @@ def test_importing_yolite_is_light_and_quiet() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    from docs.settings import text
+
+    assert (ROOT / "docs" / "settings.md").read_text() == text(), "run: python docs/settings.py"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -193,8 +194,19 @@ def _trainer(prepared: Prepared, run: RunFolder, console: Console, processes: Pr
     return trainer
 
 
-def _stop_now(number: int, _: FrameType | None) -> NoReturn:
-    raise Interrupted(128 + number)
+@contextmanager
+def _stop_at_once() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end what is done here: everything is saved, and what follows can be done again."""
+
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        raise Interrupted(128 + number)
+
+    old = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def _go(trainer: Trainer) -> None:
@@ -202,9 +214,8 @@ def _go(trainer: Trainer) -> None:
     run, console = trainer.run, trainer.console
     try:
         trainer.train()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _stop_now)  # everything is saved: what follows can be done again
-        _finish(trainer)
+        with _stop_at_once():
+            _finish(trainer)
     except Interrupted as stop:
         console.say(f"stopped by a signal; saved. Go on with: yolite train --resume {run.path}")
         raise SystemExit(stop.code) from None
@@ -213,9 +224,6 @@ def _go(trainer: Trainer) -> None:
             f"training broke down in {error}; {run.last} holds the last good state: try a lower train.lr "
             "(--resume with --accept train.lr), or train.precision=fp32"
         ) from None
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _finish(trainer: Trainer) -> None:
