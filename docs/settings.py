@@ -11,9 +11,9 @@ from yolite.config import Config
 HEAD = """# Settings
 
 Every setting, its default and what it means; made from `yolite/config.py` by `python docs/settings.py`. Each can be
-given as a word (`yolite train train.lr=0.01`), in a file (`--config my.yaml`), and some as options (`--epochs 50`). The later
-wins: these defaults, the model's file in `configs/`, `--config`, options, words. What is `auto` is decided once when a
-run starts, said, and stored in the run.
+given as a word (`yolite train train.lr=0.01`), in a file (`--config my.yaml`), and some as options (`--epochs 50`). The
+later wins: these defaults, the model's file in `configs/`, `--config`, options, words. What is `auto` is decided once
+when a run starts, said, and stored in the run.
 """
 
 

@@ -1,8 +1,9 @@
-"""Curves that need numbers alone (no torch, no OpenCV): runs side by side, a search for settings."""
+"""Curves that need numbers alone (no torch, no OpenCV): one run, its gradients, runs side by side, a search."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,42 @@ def save(fig: Any, path: Path) -> None:
     picture = io.BytesIO()
     fig.savefig(picture, format="png")
     write_atomically(path, lambda file: file.write(picture.getvalue()))
+
+
+def plot_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the loss parts (training; the validation total dashed), AP and AP50 of a run over its epochs."""
+    fig, (left, right) = figure(10, 4, 1, 2)
+    epochs = [row["epoch"] for row in history]
+    look: dict[str, Any] = {"marker": "." if len(history) < 40 else ""}
+    parts = [key for key in history[-1] if key.startswith("loss_")]
+    for key in parts:
+        left.plot(epochs, [row.get(key) for row in history], label=key.removeprefix("loss_"), **look)
+    colour = left.lines[-1].get_color() if parts else None
+    left.plot(epochs, [row["val_loss"] for row in history], "--", color=colour, label="validation", **look)
+    for key in ("AP", "AP50"):
+        right.plot(epochs, [row[key] for row in history], label=key, **look)
+    left.set(xlabel="epoch", title="loss", ylim=(0, None))
+    right.set(xlabel="epoch", title="validation, pycocotools", ylim=(0, 1))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(fontsize=8)
+    save(fig, path)
+
+
+def plot_gradients(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw, over steps and depth, how large weights and gradients are (the lines of gradients.jsonl)."""
+    names = list(rows[0]["layers"])
+    fig, panels = figure(11, max(4.0, 0.16 * len(names)), 1, 2, sharey=True)
+    for key, axes in zip(("weight", "gradient"), panels, strict=True):
+        values = [[math.log10(max(1e-12, row["layers"][name][key])) for row in rows] for name in names]
+        image = axes.imshow(values, aspect="auto", interpolation="nearest", cmap="viridis")
+        axes.set(title=f"{key}: log10 of the root mean square", xlabel="step")
+        ticks = sorted({round(i * (len(rows) - 1) / 5) for i in range(6)})
+        axes.set_xticks(ticks, [rows[i]["step"] for i in ticks])
+        axes.set_yticks(range(len(names)), names, fontsize=6)
+        fig.colorbar(image, ax=axes)
+    save(fig, path)
 
 
 def plot_runs(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

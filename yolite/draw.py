@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -61,37 +60,4 @@ def plot_anchors(path: Path, wh: np.ndarray, report: AnchorReport, levels: int) 
                    f"best possible recall {report.best_possible_recall:.3f}")  # fmt: skip
     axes.legend(loc="upper left", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path)
-
-
-def plot_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Draw the loss parts, AP and AP50 of a run over its epochs."""
-    fig, (left, right) = figure(10, 4, 1, 2)
-    epochs = [row["epoch"] for row in history]
-    for key in history[0]:
-        if key.startswith("loss_"):
-            left.plot(epochs, [row[key] for row in history], label=key.removeprefix("loss_"))
-    for key in ("AP", "AP50"):
-        right.plot(epochs, [row[key] for row in history], label=key, marker="." if len(history) < 40 else "")
-    left.set(xlabel="epoch", title="training loss", ylim=(0, None))
-    right.set(xlabel="epoch", title="validation, pycocotools", ylim=(0, 1))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    fig.savefig(path)
-
-
-def plot_gradients(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Draw, over steps and depth, how large the gradients are beside the weights."""
-    names = list(rows[0]["layers"])
-    fig, panels = figure(11, max(4, 0.16 * len(names)), 1, 2, sharey=True)
-    for key, axes in zip(("weight", "gradient"), panels, strict=True):
-        values = np.array([[row["layers"][name][key] for row in rows] for name in names])
-        shown = np.log10(np.maximum(values, 1e-12))
-        image = axes.imshow(shown, aspect="auto", interpolation="nearest", cmap="viridis")
-        axes.set(title=f"{key}, log10 of the root mean square", xlabel="step")
-        ticks = np.unique(np.linspace(0, len(rows) - 1, 6).round().astype(int))
-        axes.set_xticks(ticks, [rows[i]["step"] for i in ticks])
-        axes.set_yticks(range(len(names)), names, fontsize=6)
-        fig.colorbar(image, ax=axes)
     fig.savefig(path)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import torch
 
 from yolite.build import build_device
+from yolite.charts import plot_curves, plot_gradients
 from yolite.checkpoint import find_weights, load_checkpoint
 from yolite.commands.common import print_metric
 from yolite.config import Config, load_config, make_config, merge, parse_words, to_plain
 from yolite.console import Console
-from yolite.draw import plot_curves, plot_gradients
 from yolite.errors import UserError
 from yolite.evaluation.evaluate import to_json
 from yolite.files import check_folder, read_json
@@ -29,7 +26,7 @@ from yolite.training.prepare import Prepared, prepare
 from yolite.training.resume import accepted_settings, check_data
 from yolite.training.run import RunFolder
 from yolite.training.tensorboard import TensorBoard, require_tensorboard
-from yolite.training.trainer import Broken, Interrupted, Listener, Trainer
+from yolite.training.trainer import Broken, Interrupted, Listener, Trainer, on_signal
 from yolite.training.watch import memory_peak
 
 PICTURES = 12
@@ -194,19 +191,9 @@ def _trainer(prepared: Prepared, run: RunFolder, console: Console, processes: Pr
     return trainer
 
 
-@contextmanager
-def _stop_at_once() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end what is done here: everything is saved, and what follows can be done again."""
-
-    def stop(number: int, _: FrameType | None) -> NoReturn:
-        raise Interrupted(128 + number)
-
-    old = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+def _stop(number: int) -> NoReturn:
+    """Answer a signal when everything is saved, and what follows can be done again."""
+    raise Interrupted(128 + number)
 
 
 def _go(trainer: Trainer) -> None:
@@ -214,7 +201,7 @@ def _go(trainer: Trainer) -> None:
     run, console = trainer.run, trainer.console
     try:
         trainer.train()
-        with _stop_at_once():
+        with on_signal(_stop):
             _finish(trainer)
     except Interrupted as stop:
         console.say(f"stopped by a signal; saved. Go on with: yolite train --resume {run.path}")

@@ -59,6 +59,21 @@ class Broken(Exception):
     """The loss or its gradient is no number any more, and the settings say to stop; last.ckpt is good."""
 
 
+@contextmanager
+def on_signal(answer: Callable[[int], None]) -> Iterator[None]:
+    """Answer SIGINT and SIGTERM by calling ``answer`` with the signal's number."""
+
+    def handler(number: int, _: FrameType | None) -> None:
+        answer(number)
+
+    old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, before in old.items():
+            signal.signal(number, before)
+
+
 class Trainer:
     """Train a detector on pictures and judge it after every epoch.
 
@@ -292,7 +307,11 @@ class Trainer:
             Broken: the loss is not a number any more; the last checkpoint is untouched.
         """
         train_mode(self.model, self.config.train.freeze_bn)
-        with self.catch_signals():
+
+        def note(number: int) -> None:
+            self._signal = number  # looked at after each step
+
+        with on_signal(note):
             if not self.run.last.exists():
                 self.save()  # from now on there is always something to go back to, and to resume from
             while not self.done:
@@ -303,17 +322,3 @@ class Trainer:
         if self.place.epoch < self.epochs:
             t = self.config.train
             self.console.say(f"stopped early: no better {t.best_by} for {t.patience} epochs (train.patience)")
-
-    @contextmanager
-    def catch_signals(self) -> Iterator[None]:
-        """Turn SIGINT and SIGTERM into a flag that is looked at after each step."""
-
-        def note(number: int, _: FrameType | None) -> None:
-            self._signal = number
-
-        old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
