@@ -7,7 +7,8 @@ from yolite.build import build_dataset
 from yolite.config import make_config
 from yolite.console import Console
 from yolite.data.images import ImageError
-from yolite.data.loader import EpochSampler, Pictures, PlainSet, TrainLoader, plain_batches
+from yolite.data.loader import EpochSampler, PlainSet, TrainLoader, plain_batches
+from yolite.data.pictures import Pictures
 from yolite.data.transforms import Augment
 from yolite.structures import Batch, Preprocess
 

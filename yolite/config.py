@@ -56,9 +56,12 @@ class DataConfig(_Section):
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto", description="loader processes; auto: by the processor count"
     )
-    cache: Literal["auto", "ram", "off"] = Field(
-        "auto", description="keep decoded images at training size in RAM; auto: if they take at most a quarter of it"
+    cache: Literal["auto", "ram", "disk", "off"] = Field(
+        "auto",
+        description="keep decoded images at training size; auto: in RAM if they take at most a quarter of it, "
+        "else on disk (memory-mapped) if they take at most half of what is free there",
     )
+    cache_dir: str | None = Field(None, description="folder for data.cache=disk [default: the user's cache folder]")
 
 
 class CodeConfig(_Section):

@@ -79,7 +79,7 @@ class Letterbox:
     def pad(self, content: Image) -> Image:
         """Return the network input [H, W, 3] around an already resized ``content``."""
         if self.content == self.input:
-            return np.ascontiguousarray(content)
+            return np.array(content)  # a copy: cached pictures are not to be changed
         out = np.full((*self.input, 3), self.pad_value, np.uint8)
         out[self.pad_y : self.pad_y + self.content[0], self.pad_x : self.pad_x + self.content[1]] = content
         return out

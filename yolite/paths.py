@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from yolite.errors import UserError, nearest
@@ -25,12 +26,25 @@ def can_make(folder: Path) -> bool:
     return os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)
 
 
+def user_cache() -> Path:
+    """Return yolite's folder among the user's caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolite"
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free space where ``folder`` lies, or would lie."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
 def generated(name: str) -> Path:
     """Return the folder where the generated data ``name`` lies or can be made.
 
     That is data/generated in a checkout; from a wheel, or if the checkout cannot be written, the user's cache folder.
     """
-    places = [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolite"]
+    places = [user_cache()]
     if not (_PACKAGE / "_shipped").is_dir() and (_REPOSITORY / "pyproject.toml").is_file():
         places.insert(0, _REPOSITORY / "data" / "generated")
     there = [place for place in places if (place / name).is_dir()]

@@ -10,7 +10,7 @@ from yolite.anchors import Centroid, kmeans_anchors
 from yolite.build import build_dataset, build_preprocess, load_split
 from yolite.config import load_config
 from yolite.console import Console
-from yolite.data.loader import Pictures
+from yolite.data.pictures import Pictures
 from yolite.draw import plot_anchors
 from yolite.errors import UserError
 from yolite.files import check_writable, write_json

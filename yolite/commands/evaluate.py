@@ -11,7 +11,8 @@ from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
 from yolite.commands.common import check_classes, print_metric, settings_of_use
 from yolite.config import load_config, make_config, merge
 from yolite.console import Console
-from yolite.data.loader import Pictures, plain_batches
+from yolite.data.loader import plain_batches
+from yolite.data.pictures import Pictures
 from yolite.errors import UserError
 from yolite.evaluation.coco import coco_metric, read_results
 from yolite.evaluation.evaluate import evaluate, to_json

@@ -8,10 +8,8 @@ from __future__ import annotations
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -20,99 +18,19 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from yolite.boxes import clip
-from yolite.data.images import ImageError, read_image
-from yolite.data.mosaic import Labelled, compose, mosaic_patches, single_patch
+from yolite.data.images import ImageError
+from yolite.data.mosaic import compose, mosaic_patches, single_patch
+from yolite.data.pictures import Pictures
 from yolite.data.transforms import Augment, FlipAndColour
-from yolite.geometry import Image, Letterbox, resize
+from yolite.geometry import Image, Letterbox
 from yolite.processes import ALONE, Processes
 from yolite.seeding import derived, generator
-from yolite.structures import Batch, Preprocess, Sample, Targets
+from yolite.structures import Batch, Sample, Targets
 
 _ORDER, _SAMPLE = 10, 11  # streams of `seeding.generator`
 _ASKED = {signal.SIGINT, signal.SIGTERM}
 Key = tuple[int, int, bool]
 """(epoch, index of the sample, whether mosaic is still on)."""
-
-
-class Pictures:
-    """Samples as pictures resized for the network (not yet padded), from a cache in RAM or from their files.
-
-    Args:
-        samples: What to read; every one has a path.
-        preprocess: The input size and mode.
-    """
-
-    def __init__(self, samples: list[Sample], preprocess: Preprocess) -> None:
-        self.samples = samples
-        self.preprocess = preprocess
-        self.letterboxes = [Letterbox.fit(sample.size, preprocess) for sample in samples]
-        self._cache: list[Image] | None = None
-
-    @property
-    def cache_bytes(self) -> int:
-        """Size of the whole cache."""
-        return sum(3 * box.content[0] * box.content[1] for box in self.letterboxes)
-
-    def fill_cache(self, progress: Callable[[int, int], None] | None = None) -> list[tuple[Sample, str]]:
-        """Decode every picture once, on all processors; return the samples that could not be decoded, and why.
-
-        Those are taken out of ``samples``.
-        """
-
-        def one(index: int) -> Image | str:
-            try:
-                return resize(read_image(self._path(index)), self.letterboxes[index].content)
-            except ImageError as error:
-                return str(error)
-
-        results: list[Image | str] = []
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for result in pool.map(one, range(len(self.samples))):
-                results.append(result)
-                if progress:
-                    progress(len(results), len(self.samples))
-        bad = [(s, r) for s, r in zip(self.samples, results, strict=True) if isinstance(r, str)]
-        good = [i for i, r in enumerate(results) if not isinstance(r, str)]
-        self._cache = [r for r in results if not isinstance(r, str)]
-        self.samples = [self.samples[i] for i in good]
-        self.letterboxes = [self.letterboxes[i] for i in good]
-        return bad
-
-    def _path(self, index: int) -> Path:
-        path = self.samples[index].path
-        if path is None:
-            raise ImageError("the data set was read without images")
-        return path
-
-    def read(self, index: int) -> tuple[Image, dict[str, float]]:
-        """Return the resized picture and the seconds spent on decoding and resizing.
-
-        Raises:
-            ImageError: the file cannot be read.
-        """
-        if self._cache is not None:
-            return self._cache[index], {"decode": 0.0, "preprocess": 0.0}
-        start = time.perf_counter()
-        image = read_image(self._path(index))
-        decoded = time.perf_counter()
-        image = resize(image, self.letterboxes[index].content)
-        return image, {"decode": decoded - start, "preprocess": time.perf_counter() - decoded}
-
-    def labelled(self, index: int) -> Labelled:
-        """Return the resized picture with its boxes in its own px; an unreadable one becomes grey without boxes."""
-        sample, letterbox = self.samples[index], self.letterboxes[index]
-        shift = torch.tensor([letterbox.pad_x, letterbox.pad_y] * 2, dtype=torch.float32)
-        try:
-            image, _ = self.read(index)
-        except ImageError as error:
-            # With a cache it was reported and left out before; without one the run goes on with a grey picture.
-            print(f"warning: {sample.path}: {error}; taken as an empty grey picture", file=sys.stderr)
-            image = np.full((*letterbox.content, 3), self.preprocess.pad, np.uint8)
-            return Labelled(image, torch.zeros(0, 4), sample.labels[:0], sample.ignore[:0])
-        return Labelled(image, letterbox.apply(sample.boxes) - shift, sample.labels, sample.ignore)
-
-    def __len__(self) -> int:
-        return len(self.samples)
 
 
 def _item(image: Image, boxes: torch.Tensor, labels: torch.Tensor, ignore: torch.Tensor, index: int,

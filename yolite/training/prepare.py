@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,10 +25,12 @@ from yolite.checkpoint import find_weights, load_checkpoint, transfer
 from yolite.config import Config, replace_setting, to_plain
 from yolite.console import Console
 from yolite.data.dataset import Split
-from yolite.data.loader import Pictures, choose_workers
+from yolite.data.loader import choose_workers
+from yolite.data.pictures import Pictures
 from yolite.data.problems import Problem, summarise
 from yolite.errors import UserError
 from yolite.models.detector import Detector
+from yolite.paths import free_bytes, user_cache
 from yolite.processes import ALONE, Processes
 from yolite.structures import Preprocess
 from yolite.training.batch import choose_batch
@@ -93,17 +97,24 @@ def _read(config: Config, console: Console) -> tuple[Split, Split, Config]:
     return replace(train, samples=few), replace(train, role="val", samples=few), config
 
 
-def _cache(pictures: Pictures, role: str, setting: str, console: Console, processes: Processes) -> str:
+def _cache(pictures: Pictures, role: str, config: Config, console: Console, processes: Processes) -> str:
     """Decide ``data.cache`` and fill the cache; unreadable images are reported and left out."""
+    folder = Path(config.data.cache_dir) if config.data.cache_dir else user_cache() / "pixels"
+    setting, size = config.data.cache, pictures.cache_bytes
     if setting == "auto":
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        # every process of this host keeps its own
-        setting = "ram" if pictures.cache_bytes <= memory / 4 / processes.local_world else "off"
+        # every process of this host keeps its own in RAM, but all share a file
+        if size <= memory / 4 / processes.local_world:
+            setting = "ram"
+        else:
+            setting = "disk" if size <= free_bytes(folder) / 2 else "off"
     if setting == "off":
         console.say(f"{role}: images are read from their files every time (data.cache=off)")
         return setting
-    with console.track(f"{role}: decoding images into RAM ({pictures.cache_bytes / 2**20:.0f} MiB)") as progress:
-        bad = pictures.fill_cache(progress)
+    place = "RAM" if setting == "ram" else str(pictures.cache_file(folder))
+    console.say(f"{role}: decoded images, {size / 2**20:.0f} MiB, in {place} (data.cache={setting})")
+    with processes.one_first() if setting == "disk" else nullcontext(), console.track(f"{role}: decoding") as progress:
+        bad = pictures.fill_cache(progress, None if setting == "ram" else folder)
     problems = [Problem(s.path, 0, "unreadable image", why, "image left out") for s, why in bad if s.path]
     for line in summarise(problems):
         console.warn(f"{role}: {line}")
@@ -233,7 +244,7 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, resu
         train_split, val_split, config = _read(config, console)
     preprocess = build_preprocess(config)
     train, val = Pictures(train_split.samples, preprocess), Pictures(val_split.samples, preprocess)
-    cache = [_cache(p, role, config.data.cache, console, processes) for p, role in ((train, "train"), (val, "val"))]
+    cache = [_cache(p, role, config, console, processes) for p, role in ((train, "train"), (val, "val"))]
     if config.data.cache == "auto":
         config = replace_setting(config, "data.cache", cache[0])
     wh = box_shapes(train)

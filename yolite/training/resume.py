@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yolite.config import Config, make_config, merge, to_plain
-from yolite.data.loader import Pictures
+from yolite.data.pictures import Pictures
 from yolite.errors import UserError
 
 DataHashes = dict[str, dict[str, str]]

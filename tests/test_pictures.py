@@ -1,0 +1,122 @@
+"""The cache of decoded pictures in a memory-mapped file: the same pictures, never stale, never half-written."""
+
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import write_yolo
+from tests.test_loader import AUGMENT, same
+from yolite.build import build_dataset
+from yolite.config import make_config
+from yolite.console import Console
+from yolite.data import pictures as module
+from yolite.data.loader import TrainLoader, plain_batches
+from yolite.data.pictures import Pictures
+from yolite.errors import UserError
+from yolite.structures import Preprocess
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_yolo(tmp_path / "d", {"train": 6})
+
+
+def opened(data: Path, side: int = 96) -> Pictures:
+    split = build_dataset(make_config({"data": {"source": str(data)}}), Console(quiet=True)).load("train")
+    return Pictures(split.samples, Preprocess((side, side)))
+
+
+def test_the_file_holds_the_pictures_and_is_used_again(data: Path, tmp_path: Path, monkeypatch) -> None:
+    plain, mapped = opened(data), opened(data)
+    assert mapped.fill_cache(folder=tmp_path / "cache") == []
+    for index in range(len(plain)):
+        np.testing.assert_array_equal(mapped.read(index)[0], plain.read(index)[0])
+        assert isinstance(mapped.read(index)[0].base, np.memmap)
+    assert mapped.cache_file(tmp_path / "cache").stat().st_size == plain.cache_bytes
+    monkeypatch.setattr(module, "read_image", lambda path: pytest.fail("decoded again"))
+    again = opened(data)
+    assert again.fill_cache(folder=tmp_path / "cache") == []
+    for workers in (0, 1):
+        one, two = (list(TrainLoader(p, AUGMENT, 3, 1, 2, workers).epoch(0)) for p in (mapped, again))
+        assert all(same(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_it_is_never_stale(data: Path, tmp_path: Path) -> None:
+    """An image that was replaced, even by one of the same length and date, is decoded again."""
+    opened(data).fill_cache(folder=tmp_path / "cache")
+    file = next((tmp_path / "d" / "images" / "train").iterdir())
+    before = file.stat()
+    white = np.full((96, 128, 3), 255, np.uint8)
+    data_of = cv2.imencode(".png", white)[1].tobytes()
+    file.write_bytes(data_of + b"\0" * (before.st_size - len(data_of)))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    now = opened(data)
+    now.fill_cache(folder=tmp_path / "cache")
+    place = [s.path for s in now.samples].index(file)
+    assert now.read(place)[0].min() == 255
+    assert len(list((tmp_path / "cache").iterdir())) == 2, "the old file is written over"
+    opened(data, 64).fill_cache(folder=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 4, "another size is another file"
+
+
+def test_a_broken_picture_is_told_again_from_the_file(data: Path, tmp_path: Path) -> None:
+    file = next((tmp_path / "d" / "images" / "train").iterdir())
+    samples = opened(data)
+    file.write_bytes(b"no picture")
+    for made in (samples, Pictures(list(samples.samples), samples.preprocess)):
+        bad = made.fill_cache(folder=tmp_path / "cache")
+        assert [str(s.path) for s, _ in bad] == [str(file)]
+        assert len(made) == 5
+
+
+def test_a_damaged_index_is_made_again_and_a_full_disk_is_told(data: Path, tmp_path: Path, monkeypatch) -> None:
+    cache = tmp_path / "cache"
+    opened(data).fill_cache(folder=cache)
+    for text in ("", "[]", '{"content": 1}', "{"):
+        next(cache.glob("*.json")).write_text(text)
+        made = opened(data)
+        made.fill_cache(folder=cache)
+        np.testing.assert_array_equal(made.read(2)[0], opened(data).read(2)[0])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))
+    with pytest.raises(UserError, match=r"data\.cache=off"):
+        opened(data).fill_cache(folder=tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_a_square_picture_from_the_file_can_be_batched(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    data = write_yolo(tmp_path / "d", {"train": 3})
+    for file in (tmp_path / "d" / "images" / "train").iterdir():
+        cv2.imwrite(str(file), np.full((96, 96, 3), 50, np.uint8))
+    made = opened(data)
+    made.fill_cache(folder=tmp_path / "cache")
+    ((batch, _),) = plain_batches(made, 3, lambda *_: None)
+    batch.images.zero_()
+    assert made.read(0)[0].min() == 50
+    assert not [w for w in recwarn if "writable" in str(w.message)]
+
+
+@pytest.mark.slow
+def test_training_from_the_file_is_the_same_training(cli, shapes: Path, tmp_path: Path) -> None:
+    from tests.test_training import SMALL, same_state, train
+
+    words = ["--data", shapes, *SMALL, "--epochs", 2]
+    train(cli, *words, "data.cache=ram", "--out", tmp_path / "ram")
+    train(cli, *words, "data.cache=disk", f"data.cache_dir={tmp_path / 'cache'}", "--out", tmp_path / "disk")
+    same_state(tmp_path / "ram", tmp_path / "disk")
+    status, out, _ = cli(
+        "train",
+        *words,
+        "data.cache=disk",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        "--overfit",
+        4,
+        "--out",
+        tmp_path / "o",
+    )
+    assert status == 0
+    assert "MiB, in " in out
