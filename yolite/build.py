@@ -21,6 +21,7 @@ from yolite.files import read_yaml
 from yolite.models.detector import Detector, initialise
 from yolite.models.graph import LayerRecord
 from yolite.paths import descriptor, generated
+from yolite.processes import ALONE, Processes
 from yolite.structures import HeadSpec, Preprocess
 from yolite.training.optim import Layers
 
@@ -180,12 +181,14 @@ def placeholder_anchors(model: ModelConfig) -> Anchors:
     return [[(4.0 * s, 4.0 * s)] * model.code.anchors_per_level for s in model.code.strides]
 
 
-def build_device(name: str) -> torch.device:
-    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names.
+def build_device(name: str, processes: Processes = ALONE) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names; of several processes each takes its own.
 
     Raises:
-        UserError: no such device here.
+        UserError: no such device here, or one GPU for several processes.
     """
+    if name.startswith("cuda:") and processes.world > 1:
+        raise UserError(f"device {name!r} names one GPU for {processes.world} processes: give --device cuda")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")

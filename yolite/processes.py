@@ -16,8 +16,6 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from yolite.errors import UserError
-
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: rank 0 may be writing pictures or judging a large data set."""
@@ -99,29 +97,17 @@ ALONE = Processes()
 """The one process of a program that torchrun did not start."""
 
 
-def join(device: str) -> Processes:
-    """Find out which process this is and meet the others (gloo on the CPU, nccl on GPUs).
-
-    Args:
-        device: The device asked for; ``auto`` and ``cuda`` become the GPU of this process's local rank.
-
-    Raises:
-        UserError: one GPU is named for several processes.
-    """
+def join() -> Processes:
+    """Find out which process this is and meet the others (gradients go by nccl between GPUs, else by gloo)."""
     world = _number("WORLD_SIZE", 1)
     restarts = _number("TORCHELASTIC_RESTART_COUNT", 0)
     if world == 1:
         return Processes(restarts=restarts)
-    if device.startswith("cuda:"):
-        raise UserError(
-            f"device {device!r} names one GPU for {world} processes: give --device cuda, each takes its own"
-        )
     me = Processes(_number("RANK", 0), world, _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", world), restarts)
     if not distributed.is_initialized():
-        on_gpu = device != "cpu" and torch.cuda.is_available()
+        on_gpu = torch.cuda.is_available()
         if on_gpu:
             torch.cuda.set_device(me.local_rank % torch.cuda.device_count())
-        # on GPUs gradients go by nccl, the few words between the processes still by gloo
         distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     return me
 

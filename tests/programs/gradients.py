@@ -48,7 +48,7 @@ def gradients(processes: Processes, parts: int, sync: bool = True) -> tuple[dict
 
 
 if __name__ == "__main__":
-    me = join("cpu")
+    me = join()
     assert me == ALONE or me.world == 2
     found, report = gradients(me, int(sys.argv[2]))
     if me.main:

@@ -72,7 +72,7 @@ def detect_sources(
     Raises:
         UserError: weights or sources cannot be read, or not one of the images can.
     """
-    processes = join(device)
+    processes = join()
     console = Console(quiet=not processes.main)
     size = read_imgsz(imgsz)
     paths = image_paths(sources)

@@ -41,9 +41,9 @@ def evaluate_weights(
         # other data: none of the lists of the data it was trained on
         stored = merge(stored, {"data": {"train": None, "val": None, "test": None}})
     config = make_config(stored, {"device": "auto"}, options, settings)
-    processes = join(config.device)
+    processes = join()
     console = Console(quiet=not processes.main)
-    device = build_device(config.device)
+    device = build_device(config.device, processes)
     data = load_split(build_dataset(config, console), split, console)
     check_classes(content["names"], data.names, weights, config.data.source, console)
     preprocess = build_preprocess(config)

@@ -22,8 +22,9 @@ from yolite.files import check_folder, read_json
 from yolite.paths import free_run_folder
 from yolite.predictor import Predictor
 from yolite.processes import ALONE, Processes, join, leave
+from yolite.training.place import Place
 from yolite.training.prepare import Prepared, prepare
-from yolite.training.resume import accepted_settings, check_data
+from yolite.training.resume import DataHashes, accepted_settings, check_data
 from yolite.training.run import RunFolder
 from yolite.training.tensorboard import TensorBoard, require_tensorboard
 from yolite.training.trainer import Broken, Interrupted, Listener, Trainer, on_signal
@@ -48,11 +49,11 @@ def train_run(
     config = configure(model, file, options, words)
     if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) and out is None:
         raise UserError("torchrun --max-restarts needs --out RUN: a process that is started again finds its run there")
-    processes = join(config.device)
-    if processes.restarts and out is not None and RunFolder(out).last.is_file():
+    processes = join()
+    if out is not None and processes.restarts and processes.from_main(RunFolder(out).last.is_file()):
         resume_run(out, {k: v for k, v in options.items() if k != "weights"}, words)
         return
-    build_device(config.device)
+    build_device(config.device, processes)
     run = RunFolder(processes.from_main(out or free_run_folder(Path("runs"), config.model.name)))
     run.refuse_if_taken()
     check_folder(run.path, "--out")
@@ -127,48 +128,67 @@ def resume_run(folder: Path, options: Mapping[str, Any], words: Sequence[str], a
     Raises:
         UserError: there is nothing to resume, or the settings or the data are not those of the run.
     """
-    run = RunFolder(folder)
-    if not run.last.is_file():
-        raise UserError(f"--resume {folder}: there is no last.ckpt to go on from: give a run folder")
-    content = load_checkpoint(run.last)
-    if "training" not in content:
-        raise UserError(f"--resume {folder}: last.ckpt holds weights alone, no training state")
+    run, processes = RunFolder(folder), join()
+    # other hosts may not see the folder: what counts is what the main process finds there
+    content, then, results = processes.from_main(_stored(run) if processes.main else ({}, {}, False))
     stored = to_plain(make_config(content["config"]))
     config, changed = accepted_settings(folder, stored, merge(options, parse_words(words)), accept)
-    processes = join(config.device)
     console = Console(quiet=not processes.main)
     if processes.main:
         console.log_to(run.log)
+    place = Place.from_plain(content["training"]["place"])
+    if results and place.finished(int(config.train.epochs), config.train.patience):
+        console.say(f"{folder} is finished: {place.epoch} epochs, results in {run.results}")
+        return
     for line in changed.values():
         console.warn(f"accepted, from here on: {line}")
     prepared = prepare(config, console, processes, resuming=True)
     trainer = _trainer(prepared, run, console, processes)
     _restore(trainer, content, folder)
-    if prepared.fingerprint != content["training"]["fingerprint"]:
+    other_data = prepared.fingerprint != content["training"].get("fingerprint")
+    if other_data:
         names = content["names"], prepared.names
-        then = read_json(run.data) if run.data.is_file() else {}
         console.warn(f"accepted, from here on: {check_data(folder, then, prepared.data, names, accept)}")
-    if changed.keys() & {"train.batch"} or "data" in accept:
+    if other_data or "train.batch" in changed:
         trainer.place.restart_epoch()  # its steps are others now
-    if trainer.done and run.results.is_file():
-        console.say(f"{folder} is finished: {trainer.place.epoch} epochs, results in {run.results}")
-        return
-    if changed or accept:
+    if changed or other_data:
         _describe(prepared, run, processes)
     console.say(f"resumed at epoch {trainer.place.epoch + 1}, step {trainer.place.step}")
     _go(trainer)
     leave(processes)
 
 
+def _stored(run: RunFolder) -> tuple[dict[str, Any], DataHashes, bool]:
+    """Read what a run goes on from: its checkpoint, what its data was, and whether it has its final results.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not run.last.is_file():
+        raise UserError(f"--resume {run.path}: there is no last.ckpt to go on from: give a run folder")
+    content = load_checkpoint(run.last)
+    if "training" not in content:
+        raise UserError(f"--resume {run.path}: last.ckpt holds weights alone, no training state")
+    try:
+        Place.from_plain(content["training"]["place"])
+    except (KeyError, TypeError, ValueError):
+        raise _not_whole(run.path) from None
+    return content, read_json(run.data) if run.data.is_file() else {}, run.results.is_file()
+
+
+def _not_whole(folder: Path) -> UserError:
+    return UserError(
+        f"--resume {folder}: the training state in last.ckpt is not whole or not of this version: start a new run with "
+        f"--weights {folder}"
+    )
+
+
 def _restore(trainer: Trainer, content: dict[str, Any], folder: Path) -> None:
     """Take over a checkpoint's state, or raise UserError where it does not fit."""
     try:
         trainer.restore(content)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(
-            f"--resume {folder}: the training state in last.ckpt is not whole or not of this version "
-            f"({type(error).__name__}): start a new run with --weights {folder}"
-        ) from None
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        raise _not_whole(folder) from None
 
 
 def _trainer(prepared: Prepared, run: RunFolder, console: Console, processes: Processes) -> Trainer:

@@ -56,6 +56,10 @@ class Place:
             self.best = (score, self.epoch)
         return better
 
+    def finished(self, epochs: int, patience: int) -> bool:
+        """Whether the last epoch is over, or early stopping (``patience`` > 0) has ended the run."""
+        return self.epoch >= epochs or 0 < patience <= self.epoch - self.best[1]
+
     def restart_epoch(self) -> None:
         """Go back to the first step of the current epoch."""
         self.step, self.sums, self.positives = 0, {}, []

@@ -237,7 +237,7 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, resu
     Raises:
         UserError: no data, no labels, a batch larger than the data, a device that is not there.
     """
-    device = build_device(config.device)
+    device = build_device(config.device, processes)
     if config.train.sync_bn and (device.type == "cpu" or processes.world == 1):
         raise UserError("train.sync_bn needs several processes on GPUs (torch has none for the CPU): leave it out")
     with processes.one_first():

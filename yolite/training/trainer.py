@@ -155,9 +155,8 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether the last epoch is over, or early stopping has ended the run."""
-        waited = self.place.epoch - self.place.best[1]
-        return self.place.epoch >= self.epochs or 0 < self.config.train.patience <= waited
+        """Whether the run is over."""
+        return self.place.finished(self.epochs, self.config.train.patience)
 
     # ---- steps ---------------------------------------------------------------------------------------------------
 
