@@ -87,7 +87,7 @@ def test_resuming_from_what_is_no_good_checkpoint(shapes: Path, tmp_path: Path, 
         torch.save(bad, run / "last.ckpt")
         refused(told)
     (run / "last.ckpt").write_bytes(pickle.dumps(Payload()))
-    refused("refused unread")
+    refused("damaged or no checkpoint")
     assert not Payload.target.exists(), "the pickled object was run"
 
 
