@@ -16,7 +16,7 @@ from yolite.errors import UserError
         (["train.epochs=1.5"], "train.epochs: 1.5 is not a whole number"),
         (["train.epochs=0"], "train.epochs: 0 is refused: it should be greater than or equal to 1"),
         (["train=3"], "train: 3 is not a section with keys of its own"),
-        (["train.optimizer=adamm"], "train.optimizer: 'adamm' is refused: it should be 'sgd' or 'adamw'"),
+        (["train.optimizer=adamm"], "train.optimizer: 'adamm' is refused: it should be 'sgd', 'adam', 'adamw'"),
         (["imgsz=321"], "imgsz: 321 is not a multiple of 32 (the coarsest stride): give 320 or 352"),
         (["imgsz=big"], "imgsz: 'big' is not an input size: give S or HxW in px, at least 32"),
         (["lr"], "'lr' is not understood: settings are written key=value, e.g. train.lr=0.01"),

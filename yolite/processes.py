@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
@@ -108,7 +109,12 @@ def join() -> Processes:
         on_gpu = torch.cuda.is_available()
         if on_gpu:
             torch.cuda.set_device(me.local_rank % torch.cuda.device_count())
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+        # After a restart torchrun may keep its store (with a fixed --master-port): without a prefix of its own the
+        # new group would find the addresses of processes that are dead.
+        store, rank, size = next(iter(rendezvous("env://", timeout=PATIENCE)))
+        store = distributed.PrefixStore(f"restart-{restarts}", store)
+        backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     return me
 
 
