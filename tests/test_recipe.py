@@ -176,26 +176,26 @@ def test_the_largest_batch_is_found_by_trying() -> None:
 
 
 def test_the_run_watches_itself() -> None:
-    place = Place(sums={"grad_norm": 400.0}, positives=[3.0, 0.0, 0.0], step_seconds=10.0, wait_seconds=8.0)
+    place = Place(taken=10, sums={"grad_norm": 400.0}, positives=[3.0, 0.0, 0.0], step_seconds=10.0, wait_seconds=8.0)
     watch = Watch(["a", "b", "c"], [5, 4, 0], clip=10.0, cached=True)
-    said = watch.remarks(place, 10)
+    said = watch.remarks(place)
     assert any("class 'b' got no positive" in s and "4 boxes suit no anchor" in s for s in said)
     assert any("class 'c'" in s and "no training box" in s for s in said)
     assert any("loader is slower" in s and "data.workers" in s for s in said)
-    assert watch.remarks(place, 10) == [], "each is said once"
+    assert watch.remarks(place) == [], "each is said once"
     place.epoch = 1
-    assert any("gradients are large" in s for s in watch.remarks(place, 10))
+    assert any("gradients are large" in s for s in watch.remarks(place))
     place.sums = {"grad_norm": 1e-8}
-    assert any("vanished" in s for s in watch.remarks(place, 10))
-    quiet = Place(epoch=1, sums={"grad_norm": 20.0}, positives=[3.0], step_seconds=10.0, wait_seconds=1.0)
-    assert Watch(["a"], [5], 10.0, True).remarks(quiet, 10) == []
+    assert any("vanished" in s for s in watch.remarks(place))
+    quiet = Place(epoch=1, taken=10, sums={"grad_norm": 20.0}, positives=[3.0], step_seconds=10.0, wait_seconds=1.0)
+    assert Watch(["a"], [5], 10.0, True).remarks(quiet) == []
 
 
 def test_growing_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = iter([2**30, 2**30 + 2**28, 2**31])
     monkeypatch.setattr("yolite.training.watch.memory_now", lambda: next(sizes))
     watch, place = Watch(["a"], [5], 0.0, True), Place(epoch=3, positives=[1.0])
-    assert [len(watch.remarks(place, 10)) for _ in range(3)] == [0, 0, 1]
+    assert [len(watch.remarks(place)) for _ in range(3)] == [0, 0, 1]
 
 
 def test_the_gradient_log_forgets_what_is_done_again(tmp_path: Path) -> None:
@@ -272,6 +272,7 @@ def test_a_step_that_breaks_down_is_left_out(cli, shapes: Path, tmp_path: Path, 
     assert all(bool(v.isfinite().all()) for v in content["weights"].values())
     assert content["training"]["place"]["lr_scale"] == 0.5
     assert content["ema"]["updates"] == 7
+    assert all(r["loss_total"] == pytest.approx(6.5, abs=1.0) for r in rows_of(tmp_path / "run")), "of the steps taken"
     assert all(math.isfinite(r["loss_total"]) for r in rows_of(tmp_path / "run"))
 
 
@@ -307,6 +308,19 @@ def test_a_run_that_always_breaks_down_ends(cli, shapes: Path, tmp_path: Path, m
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("words", [["train.lr=1e4", "train.precision=fp32"], ["loss.box=1e38", "train.precision=fp16"]])
+def test_settings_that_cannot_train_end_with_a_sentence(cli, shapes: Path, tmp_path: Path, words: list[str]) -> None:
+    run = tmp_path / "run"
+    status, _, err = cli("train", "--data", shapes, *SMALL, "--epochs", 9, "--out", run, "train.optimizer=sgd",
+                         "train.warmup_epochs=0", *words)  # fmt: skip
+    assert status == 2, err
+    assert "training broke down in epoch" in err
+    assert "back to epoch 1, step 0" in err
+    content = load_checkpoint(run / "last.ckpt")
+    assert all(bool(v.isfinite().all()) for v in content["ema"]["weights"].values())
+
+
+@pytest.mark.slow
 def test_accepting_a_change_by_name(cli, tmp_path: Path) -> None:
     data = write_yolo(tmp_path / "d", {"train": 4, "val": 2})
     run = tmp_path / "run"
@@ -314,6 +328,8 @@ def test_accepting_a_change_by_name(cli, tmp_path: Path) -> None:
     for words, told in (
         (["--epochs", 3, "train.lr=0.001"], "--accept train.epochs --accept train.lr"),
         (["model.width=2"], "cannot change within a run: model.width: 0.5 -> 2.0"),
+        (["train.best_by=AP50"], "cannot change within a run: train.best_by: AP -> AP50"),
+        (["--accept", "train.lrr"], "--accept train.lrr: unknown setting (did you mean 'train.lr'?)"),
         (["--accept", "train.lr"], "train.lr: that setting does not differ"),
     ):
         status, _, err = cli("train", "--resume", run, *words)
@@ -345,6 +361,8 @@ def test_bad_recipes(cli, shapes: Path, tmp_path: Path) -> None:
         (["train.freeze=[nose]"], "train.freeze: 'nose' matches no layer"),
         (["train.lr_factors={nose: 1}"], "train.lr_factors: 'nose' matches no layer"),
         (["train.accumulate=5"], "give --batch 5 or more"),
+        (["--imgsz", 32, "train.accumulate=4"], "gives batch norm nothing to average"),
+        (["train.lr=1e39"], "train.lr"),
         (["--batch", "many"], "train.batch"),
         (["train.optimizer=lion"], "train.optimizer"),
         (["train.best_by=mAP"], "train.best_by"),

@@ -55,7 +55,7 @@ def plot_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     for key in parts:
         left.plot(epochs, [row.get(key) for row in history], label=key.removeprefix("loss_"), **look)
     colour = left.lines[-1].get_color() if parts else None
-    left.plot(epochs, [row["val_loss"] for row in history], "--", color=colour, label="validation", **look)
+    left.plot(epochs, [row.get("val_loss") for row in history], "--", color=colour, label="validation", **look)
     for key in ("AP", "AP50"):
         right.plot(epochs, [row[key] for row in history], label=key, **look)
     left.set(xlabel="epoch", title="loss", ylim=(0, None))

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -252,6 +252,11 @@ def _run(arguments: list[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _terminate(*_: object) -> NoReturn:
+    print("terminated", file=sys.stderr)
+    sys.exit(143)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status of the contract (0, 1, 2, 130 or 143)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -261,7 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     if threading.current_thread() is threading.main_thread():
         # an exception, so that half-made files are cleared away; training has a handler of its own
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        signal.signal(signal.SIGTERM, _terminate)
     arguments = [word for word in arguments if word != "--debug"]
     try:
         return _run(arguments)

@@ -114,7 +114,7 @@ class TrainConfig(_Section):
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta"] = Field(
         "adamw", description="optimiser"
     )
-    lr: float = Field(0.004, gt=0, description="peak learning rate, for the whole batch")
+    lr: float = Field(0.004, gt=0, le=1e4, description="peak learning rate, for the whole batch")
     final_lr: float = Field(0.01, ge=0, le=1, description="learning rate at the end, as a share of the peak")
     schedule: Literal["cosine", "linear", "step", "constant"] = Field(
         "cosine", description="learning rate after the warm-up"
@@ -308,6 +308,22 @@ def _nearest_key(key: str) -> str:
         leaf = by_leaf.split("'")[1]
         return f" (did you mean {leaves[leaf]!r}?)"
     return by_full or by_leaf
+
+
+def check_key(key: str, flag: str, others: Sequence[str] = ()) -> None:
+    """Refuse a dotted key that names no setting.
+
+    Raises:
+        UserError: with the nearest key there is.
+    """
+    if key not in _valid_keys() and key not in others:
+        raise UserError(f"{flag} {key}: unknown setting{_nearest_key(key)}")
+
+
+def absolute_source(source: str) -> str:
+    """Return ``data.source`` so that it means the same from another folder; names of what yolite ships stay."""
+    is_name = source == DataConfig().source or not Path(source).exists()
+    return source if is_name else str(Path(source).resolve())
 
 
 def parse_words(words: Sequence[str]) -> Plain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Callable
@@ -93,6 +94,25 @@ def check_folder(folder: Path, flag: str) -> None:
         raise UserError(f"{flag} {folder} cannot be made or written: choose another place, or mend its permissions")
 
 
+class _Watched(io.FileIO):
+    """A file that remembers why a write failed: torch's zip writer hides it in words of its own."""
+
+    def __init__(self, path: Path, failed: list[OSError]) -> None:
+        super().__init__(path, "wb")
+        self.failed = failed
+
+    def write(self, data: Any) -> int:
+        """Write all of ``data``."""
+        left = memoryview(data).cast("B")
+        try:
+            while len(left):
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.failed.append(error)
+            raise
+        return memoryview(data).nbytes
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call ``write(file)`` on a temporary file beside ``path``, force it to disk, then rename it over ``path``.
 
@@ -104,21 +124,19 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path} is no ordinary file: choose another place")
     temporary = path.with_name(path.name + ".tmp")
+    failed: list[OSError] = []
     try:
-        with open(temporary, "wb") as file:
+        with _Watched(temporary, failed) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        # torch reports a failed write as a RuntimeError of its zip writer
         with contextlib.suppress(OSError):  # it may never have been there
             temporary.unlink()
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(
-            f"{path} could not be written ({reason}): free space or choose another place; an earlier file of that "
-            "name is untouched"
-        ) from None
+        reason = (failed[0].strerror if failed else None) or " ".join(str(error).split())[:120]
+        kept = f"; the {path.name} that was there is untouched" if path.exists() else ""
+        raise UserError(f"{path} could not be written ({reason}): free space or choose another place{kept}") from None
 
 
 def write_json(path: Path, plain: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -98,14 +99,18 @@ def start(
     """
     # The folder is made when everything that was asked for has been found to make sense.
     prepared = prepare(config, console, processes)
+    lock = None
     if processes.main:
         run.create()
+        lock = run.lock()
         console.log_to(run.log)
     console.say(f"run folder: {run.path}")
     trainer = _trainer(prepared, run, console, processes)
     trainer.listeners += listeners
     _describe(prepared, run, processes)
     _go(trainer)
+    if lock:
+        lock.close()
     return trainer
 
 
@@ -128,18 +133,26 @@ def resume_run(folder: Path, options: Mapping[str, Any], words: Sequence[str], a
     Raises:
         UserError: there is nothing to resume, or the settings or the data are not those of the run.
     """
+    if folder.suffix == ".ckpt" and folder.is_file():
+        folder = folder.parent
     run, processes = RunFolder(folder), join()
     # other hosts may not see the folder: what counts is what the main process finds there
     content, then, results = processes.from_main(_stored(run) if processes.main else ({}, {}, False))
     stored = to_plain(make_config(content["config"]))
     config, changed = accepted_settings(folder, stored, merge(options, parse_words(words)), accept)
     console = Console(quiet=not processes.main)
-    if processes.main:
-        console.log_to(run.log)
     place = Place.from_plain(content["training"]["place"])
     if results and place.finished(int(config.train.epochs), config.train.patience):
         console.say(f"{folder} is finished: {place.epoch} epochs, results in {run.results}")
         return
+    lock = run.lock() if processes.main else None
+    if processes.main:
+        console.log_to(run.log)
+    if content["training"].get("processes", 1) != processes.world:
+        console.warn(
+            f"trained by {content['training']['processes']} processes before, by {processes.world} from here on: batch "
+            "norm sees other shares of a batch, so the end is not that of a run that was not stopped"
+        )
     for line in changed.values():
         console.warn(f"accepted, from here on: {line}")
     prepared = prepare(config, console, processes, resuming=True)
@@ -149,12 +162,19 @@ def resume_run(folder: Path, options: Mapping[str, Any], words: Sequence[str], a
     if other_data:
         names = content["names"], prepared.names
         console.warn(f"accepted, from here on: {check_data(folder, then, prepared.data, names, accept)}")
+        trainer.place.best = (-math.inf, trainer.place.epoch)  # another measure: the search for the best starts anew
+    if "train.lr" in changed:
+        trainer.place.lr_scale, trainer.place.strikes = 1.0, 0
     if other_data or "train.batch" in changed:
         trainer.place.restart_epoch()  # its steps are others now
-    if changed or other_data:
+    trainer.save()  # what was accepted counts from here on; metrics.jsonl is whole again if the last write was cut off
+    if processes.main:
         _describe(prepared, run, processes)
+        run.results.unlink(missing_ok=True)
     console.say(f"resumed at epoch {trainer.place.epoch + 1}, step {trainer.place.step}")
     _go(trainer)
+    if lock:
+        lock.close()
     leave(processes)
 
 
@@ -203,10 +223,12 @@ def _trainer(prepared: Prepared, run: RunFolder, console: Console, processes: Pr
         f"{t.epochs} epochs x {trainer.loader.steps} steps of {t.batch} images, {t.optimizer}, "
         f"peak learning rate {t.lr}"
     )
-    if processes.world > 1 or t.accumulate > 1:
+    shared = f"shared by {processes.world} processes" if processes.world > 1 else ""
+    parts = f"computed in {t.accumulate} parts" if t.accumulate > 1 else ""
+    if shared or parts:
+        how = " and ".join(filter(None, (shared, parts)))
         console.say(
-            f"a batch of {t.batch} images is shared by {processes.world} processes, each in {t.accumulate} parts; the "
-            f"learning rate {t.lr} is that of the whole batch and is not scaled by either"
+            f"a batch of {t.batch} images is {how}; the learning rate {t.lr} is that of the whole batch and not scaled"
         )
     return trainer
 
@@ -224,12 +246,15 @@ def _go(trainer: Trainer) -> None:
         with on_signal(_stop):
             _finish(trainer)
     except Interrupted as stop:
-        console.say(f"stopped by a signal; saved. Go on with: yolite train --resume {run.path}")
+        world = trainer.processes.world
+        command = f"torchrun --nproc-per-node {world} tools/train.py" if world > 1 else "yolite train"
+        console.say(f"stopped by a signal; saved. Go on with: {command} --resume {run.path}")
         raise SystemExit(stop.code) from None
     except Broken as error:
         raise BrokenDown(
-            f"training broke down in {error}; {run.last} holds the last good state: try a lower train.lr "
-            "(--resume with --accept train.lr), or train.precision=fp32"
+            f"training broke down in {error}; {run.last} holds the state before: go on from it with a lower rate "
+            "(--resume RUN train.lr=... --accept train.lr), or start a new run with a lower train.lr or "
+            "train.precision=fp32"
         ) from None
 
 

@@ -19,12 +19,14 @@ class Place:
         step: Steps finished inside the current epoch.
         seconds: Time spent so far, over all sittings.
         step_seconds, wait_seconds: Of this epoch's time, inside training steps and waiting for data.
-        sums: Sums over the steps of this epoch: loss parts, positives, gradient norm.
+        taken: Steps of this epoch that were taken (all but those that broke down).
+        sums: Sums over them: loss parts, positives, gradient norm.
         positives: Positives of each class in this epoch.
         history: One row of metrics an epoch.
         best: Best score so far (the higher the better), and its epoch.
         lr_scale: Factor on the learning rate, halved whenever a step broke down.
         strikes: How often one did.
+        broken: How many did since the last one that was taken.
     """
 
     epoch: int = 0
@@ -32,25 +34,37 @@ class Place:
     seconds: float = 0.0
     step_seconds: float = 0.0
     wait_seconds: float = 0.0
+    taken: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     positives: list[float] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[float, int] = (-math.inf, 0)
     lr_scale: float = 1.0
     strikes: int = 0
+    broken: int = 0
 
     def add(self, values: dict[str, float], positives: list[float]) -> None:
-        """Take in a finished step."""
+        """Take in a step that was taken."""
+        self.taken, self.broken = self.taken + 1, 0
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.positives = [a + b for a, b in zip(self.positives or [0.0] * len(positives), positives, strict=True)]
         self.step += 1
 
+    def means(self) -> dict[str, float]:
+        """Return the mean of each sum over the steps that were taken."""
+        return {name: value / max(1, self.taken) for name, value in self.sums.items()}
+
+    def strike(self) -> None:
+        """Take in a step that broke down: half the rate from here on."""
+        self.strikes, self.broken, self.lr_scale = self.strikes + 1, self.broken + 1, self.lr_scale / 2
+
     def finish_epoch(self, row: dict[str, Any], score: float) -> bool:
         """Take in a finished epoch's row and score; return whether it is the best so far."""
         self.epoch, self.step = self.epoch + 1, 0
         self.history.append(row)
-        self.sums, self.positives, self.step_seconds, self.wait_seconds = {}, [], 0.0, 0.0
+        self.sums, self.positives, self.taken = {}, [], 0
+        self.step_seconds, self.wait_seconds = 0.0, 0.0
         better = score > self.best[0]
         if better:
             self.best = (score, self.epoch)
@@ -62,7 +76,7 @@ class Place:
 
     def restart_epoch(self) -> None:
         """Go back to the first step of the current epoch."""
-        self.step, self.sums, self.positives = 0, {}, []
+        self.step, self.taken, self.sums, self.positives = 0, 0, {}, []
 
     def to_plain(self) -> dict[str, Any]:
         """Return the place as plain data."""

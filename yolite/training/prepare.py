@@ -22,7 +22,7 @@ from yolite.build import (
     placeholder_anchors,
 )
 from yolite.checkpoint import find_weights, load_checkpoint, transfer
-from yolite.config import Config, replace_setting, to_plain
+from yolite.config import Config, absolute_source, replace_setting, to_plain
 from yolite.console import Console
 from yolite.data.dataset import Split
 from yolite.data.loader import choose_workers
@@ -190,6 +190,13 @@ def _decide_batch(config: Config, detector: Detector, images: int, processes: Pr
         console.say(f"train.batch: {batch} ({reason})")
         config = replace_setting(config, "train.batch", batch)
     batch, shares = int(config.train.batch), processes.world * t.accumulate
+    least, stride = batch // processes.world // t.accumulate, detector.max_stride
+    cells = [max(1, round(side * (1 - t.multi_scale) / stride)) for side in config.imgsz]
+    if least == 1 and cells == [1, 1] and not t.freeze_bn:
+        raise UserError(
+            f"one image with a coarsest map of 1x1 gives batch norm nothing to average (imgsz {config.imgsz[0]}x"
+            f"{config.imgsz[1]}, batch {batch} in {shares} parts): give a larger imgsz or batch"
+        )
     if batch > images and not config.overfit:
         raise UserError(
             f"train.batch is {batch}, but there are only {images} training images: give --batch {images} or less"
@@ -242,6 +249,7 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, resu
         raise UserError("train.sync_bn needs several processes on GPUs (torch has none for the CPU): leave it out")
     with processes.one_first():
         train_split, val_split, config = _read(config, console)
+    config = replace_setting(config, "data.source", absolute_source(config.data.source))
     preprocess = build_preprocess(config)
     train, val = Pictures(train_split.samples, preprocess), Pictures(val_split.samples, preprocess)
     cache = [_cache(p, role, config, console, processes) for p, role in ((train, "train"), (val, "val"))]
@@ -250,6 +258,8 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, resu
     wh = box_shapes(train)
     if not len(wh):
         raise UserError(f"{train_split.where}: the {len(train)} training images have no usable box: check the labels")
+    if not any(len(s.boxes[~s.ignore]) for s in val.samples):
+        console.warn(f"{val_split.where}: the validation images have no box: no AP can be measured (-1)")
     config = _decide(_decide_anchors(config, wh, console), len(train), train_split.mirror_safe, device, console)
     names, layers = train_split.names, build_layers(config.model)
     detector = build_detector(config, len(names), placeholder_anchors(config.model)).to(device)

@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolite.config import Config, make_config, merge, to_plain
+from yolite.config import Config, absolute_source, check_key, make_config, merge, to_plain
 from yolite.data.pictures import Pictures
 from yolite.errors import UserError
 
 DataHashes = dict[str, dict[str, str]]
 """A hash of each image's labels by role and id."""
 
-FIXED = ("model.", "preprocess.", "train.optimizer", "train.freeze", "train.transfer", "train.lr_factors", "overfit")
-"""Settings that a run's weights and optimiser depend on: they cannot change within a run."""
+FIXED = (
+    "model.", "preprocess.", "train.optimizer", "train.freeze", "train.transfer", "train.lr_factors", "train.best_by",
+    "overfit",
+)  # fmt: skip
+"""Settings that a run's weights, optimiser and best.ckpt depend on: they cannot change within a run."""
 
 
 def hash_labels(pictures: Pictures) -> dict[str, str]:
@@ -49,7 +52,7 @@ def data_differences(stored: DataHashes, now: DataHashes) -> list[str]:
                 out.append(f"{role}: {len(found)} images {kind} (first: {found[0]})")
         if not any(kinds.values()) and list(old) != list(new):
             out.append(f"{role}: the same images in another order")
-    return out
+    return out or ["the order of the classes or images"]
 
 
 def differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
@@ -73,6 +76,14 @@ def _without_auto(plain: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _absolute(asked: dict[str, Any]) -> dict[str, Any]:
+    """Write a relative data.source as a run stores it."""
+    data = asked.get("data")
+    if isinstance(data, dict) and "source" in data:
+        return {**asked, "data": {**data, "source": absolute_source(str(data["source"]))}}
+    return asked
+
+
 def accepted_settings(
     folder: Path, stored: dict[str, Any], asked: Mapping[str, Any], accept: Sequence[str]
 ) -> tuple[Config, dict[str, str]]:
@@ -90,7 +101,9 @@ def accepted_settings(
     Raises:
         UserError: a setting differs that cannot or may not, or one was accepted that does not.
     """
-    config = make_config(merge(stored, _without_auto(asked)))
+    for key in accept:
+        check_key(key, "--accept", others=("data",))
+    config = make_config(merge(stored, _absolute(_without_auto(asked))))
     changed = {line.split(":")[0]: line for line in differences(stored, to_plain(config))}
     if fixed := [line for key, line in changed.items() if key.startswith(FIXED)]:
         raise UserError(

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from yolite.checkpoint import save_checkpoint
 from yolite.errors import UserError
 from yolite.files import write_atomically, write_json
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,24 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--out {self.path} cannot be made ({error.strerror}): choose another folder") from None
+
+    def lock(self) -> IO[bytes] | None:
+        """Keep other programs out of the folder for as long as the returned file is open, a killed one's end included.
+
+        Raises:
+            UserError: another program is training in it.
+        """
+        if fcntl is None:  # no such locks on this system
+            return None
+        file = (self.path / "lock").open("wb")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone, not of its loader processes
+        except OSError:
+            file.close()
+            raise UserError(
+                f"{self.path}: another program is training in this folder: wait for it or stop it"
+            ) from None
+        return file
 
     @property
     def config(self) -> Path:

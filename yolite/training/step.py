@@ -158,9 +158,13 @@ class Stepper:
             bad = f"the gradient's norm is {norm}"
         if bad is None:
             set_learning_rate(self.optimizer, lr)
+            before = self.scaler.get_scale()
             self.scaler.step(self.optimizer)  # fp16: leaves the step out where the scaled gradient overflowed
             self.scaler.update()
-            self.ema.update(self.model)
+            if self.scaler.get_scale() >= before:
+                self.ema.update(self.model)
+            elif before < 1:
+                bad = "the gradient overflows fp16 at every scale"
         else:
             self._undo(buffers)
         report = {**named, "positives": sum(positives), "grad_norm": norm if math.isfinite(norm) else 0.0}

@@ -40,7 +40,8 @@ from yolite.training.step import Stepper, StepReport, StepSettings, draw_size
 from yolite.training.watch import GradientLog, Watch
 
 Listener = Callable[[dict[str, Any], list[Detections]], None]
-"""Called with an epoch's row of metrics and the validation detections, one a sample, once both are saved."""
+"""Called with an epoch's row of metrics and the validation detections, one a sample, before they are saved
+(what is told twice because a run was killed in between, is told with the same epoch)."""
 
 STRIKES = 10
 """So many broken steps, and a run ends even if it was to go on at a lower rate."""
@@ -53,6 +54,10 @@ class Interrupted(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(f"stopped by signal {code - 128}")
         self.code = code
+
+
+class Asked(Exception):
+    """A signal came while the validation pictures were judged; there is more to do before the run can stop."""
 
 
 class Broken(Exception):
@@ -122,7 +127,7 @@ class Trainer:
         """Return the checkpoint of this moment."""
         training = {
             "optimizer": self.optimizer.state_dict(), "scaler": self.do_step.scaler.state_dict(),
-            "place": self.place.to_plain(), "fingerprint": self.prepared.fingerprint,
+            "place": self.place.to_plain(), "fingerprint": self.prepared.fingerprint, "processes": self.processes.world,
         }  # fmt: skip
         return {
             **describe(self.model, self.preprocess, self.names, to_plain(self.config)),
@@ -179,17 +184,18 @@ class Trainer:
         own = [str(path) for batch in batches for path in self.loader.files(epoch, batch.indices)]
         files = ", ".join(dict.fromkeys(path for part in self.processes.gather(own) for path in part))
         where = f"epoch {epoch + 1}, step {place.step + 1}: {reason}"
-        place.strikes += 1
+        images = f"; the images of this step: {files}" if files else ""
+        place.strike()
         if self.config.train.on_nonfinite == "stop" or place.strikes >= STRIKES:
-            raise Broken(f"{where}; the images of this step: {files}")
-        whole = all(bool(p.isfinite().all()) for p in self.model.parameters())
-        scale, strikes = place.lr_scale / 2, place.strikes
-        if not whole:
+            raise Broken(f"{where}{images}")
+        # One bad batch is left out. Weights that are no numbers, or give none twice running, are beyond repair.
+        back = place.broken > 1 or not all(bool(p.isfinite().all()) for p in self.model.parameters())
+        if back:
             self.restore(self.processes.from_main(load_checkpoint(self.run.last) if self.processes.main else {}))
-        self.place.lr_scale, self.place.strikes = scale, strikes
-        how = "the step was not taken" if whole else f"back to epoch {self.place.epoch + 1}, step {self.place.step}"
-        self.console.warn(f"{where}; {how}, on at {scale:g} times the learning rate; the images of this step: {files}")
-        return not whole
+            self.place.lr_scale, self.place.strikes = place.lr_scale, place.strikes
+        how = f"back to epoch {self.place.epoch + 1}, step {self.place.step}" if back else "the step was not taken"
+        self.console.warn(f"{where}; {how}, on at {self.place.lr_scale:g} times the learning rate{images}")
+        return back
 
     def _steps(self) -> Iterator[tuple[list[Batch], float]]:
         """Yield the parts of each remaining batch of the epoch, and the seconds that were waited for them."""
@@ -210,16 +216,18 @@ class Trainer:
             for batches, waited in self._steps():
                 begun = time.monotonic()
                 report = self.step(batches)
-                if report.bad is not None and self._break_down(report.bad, batches):
+                if report.bad is None:
+                    place.add(report.values, report.positives)
+                    self.gradients.note(self.model, self.global_step)
+                elif self._break_down(report.bad, batches):
                     return
-                place.add(report.values if report.bad is None else {}, report.positives)
+                else:
+                    place.step += 1
                 place.wait_seconds += waited
                 place.step_seconds += time.monotonic() - begun
-                if report.bad is None:
-                    self.gradients.note(self.model, self.global_step)
                 rate = (place.step - first) * int(self.config.train.batch) / (time.monotonic() - started)
                 show(self._progress(rate), self.global_step, self.epochs * steps)
-                if report.stop or self._save_is_due():
+                if report.stop or (report.bad is None and self._save_is_due()):
                     place.seconds += time.monotonic() - clock
                     clock = time.monotonic()
                     self.save()
@@ -229,7 +237,8 @@ class Trainer:
 
     def _progress(self, rate: float) -> str:
         """Return the words beside the progress bar."""
-        parts = " ".join(f"{k} {self.place.sums.get(k, math.nan) / self.place.step:.3f}" for k in self.loss.names)
+        means = self.place.means()
+        parts = " ".join(f"{k} {means.get(k, math.nan):.3f}" for k in self.loss.names)
         return f"epoch {self.place.epoch + 1}/{self.epochs} {parts}, {rate:.0f} images/s"
 
     def _save_is_due(self) -> bool:
@@ -256,6 +265,8 @@ class Trainer:
         loss = [0.0, 0.0, 0.0]  # sum, positives, images
 
         def detect(batch: Batch) -> list[Detections]:
+            if self._signal is not None and self.processes.world == 1:
+                raise Asked
             maps = inference.forward(batch.images)
             with torch.inference_mode():
                 output = self.loss(maps, batch.targets.to(self.device), self.model.specs, 1.0)
@@ -275,28 +286,40 @@ class Trainer:
     def _finish_epoch(self, started: float) -> None:
         """Validate, write the epoch's row and the checkpoints, print one line."""
         place, steps = self.place, self.loader.steps
-        result, found, val_loss, _ = self.validate()
-        for remark in self.watch.remarks(place, steps):
+        try:
+            result, found, val_loss, _ = self.validate()
+        except Asked:  # the step before is saved; a resume begins with this validation
+            self.save()
+            raise Interrupted(128 + (self._signal or signal.SIGTERM)) from None
+        if not math.isfinite(val_loss):
+            place.broken += 1  # nothing to save: the averaged weights are spoiled
+            self._break_down(f"the validation loss is {val_loss}", [])
+            return
+        for remark in self.watch.remarks(place):
             self.console.warn(remark)
         place.seconds += time.monotonic() - started
         row = self.processes.from_main({
             "epoch": place.epoch + 1, "step": self.global_step, "seconds": round(place.seconds, 2),
             "step_seconds": round(place.step_seconds / steps, 4), "wait_seconds": round(place.wait_seconds, 2),
             "lr": self.optimizer.param_groups[0]["lr"],
-            **{f"loss_{k}" if k in (*self.loss.names, "total") else k: v / steps for k, v in place.sums.items()},
+            **{f"loss_{k}" if k in (*self.loss.names, "total") else k: v for k, v in place.means().items()},
             "val_loss": val_loss, **result.numbers,
         })  # fmt: skip
         by = self.config.train.best_by
         best = place.finish_epoch(row, -row[by] if by == "val_loss" else row[by])
-        self.save(best)
+        try:
+            if self.processes.main:
+                for listener in self.listeners:
+                    listener(row, found)
+        finally:
+            self.save(best)
         parts = " ".join(f"{k} {row.get(f'loss_{k}', math.nan):.3f}" for k in (*self.loss.names, "total"))
         self.console.say(
             f"epoch {place.epoch}/{self.epochs}  loss: {parts}  val {val_loss:.3f}  AP {row['AP']:.3f}  "
             f"AP50 {row['AP50']:.3f}  {place.seconds:.0f} s{'  best' if best else ''}"
         )
-        if self.processes.main:
-            for listener in self.listeners:
-                listener(row, found)
+        if sum(self.processes.sum([float(self._signal is not None)])):
+            raise Interrupted(128 + (self._signal or signal.SIGTERM))
 
     def train(self) -> None:
         """Train to the last epoch, from wherever the run stands.

@@ -48,9 +48,9 @@ class Watch:
         self._said: set[str] = set()
         self._memory = 0
 
-    def remarks(self, place: Place, steps: int) -> list[str]:
+    def remarks(self, place: Place) -> list[str]:
         """Return the new remarks on the epoch that ``place`` has just gone through (before it is closed)."""
-        found = [*self._classes(place), *self._loader(place), *self._gradients(place, steps), *self._growth()]
+        found = [*self._classes(place), *self._loader(place), *self._gradients(place), *self._growth()]
         new = [(topic, text) for topic, text in found if topic not in self._said]
         self._said |= {topic for topic, _ in new}
         return [text for _, text in new]
@@ -74,8 +74,8 @@ class Watch:
             )
             yield "loader", text
 
-    def _gradients(self, place: Place, steps: int) -> Iterator[tuple[str, str]]:
-        mean = place.sums.get("grad_norm", 0.0) / steps
+    def _gradients(self, place: Place) -> Iterator[tuple[str, str]]:
+        mean = place.means().get("grad_norm", 0.0)
         if place.epoch > 0 and self.clip and mean > self.clip:
             text = (
                 f"gradients are large: their norm was {mean:.1f} on average in epoch {place.epoch + 1}, above "
