@@ -165,14 +165,19 @@ class Trainer:
 
     # ---- steps ---------------------------------------------------------------------------------------------------
 
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from the beginning of the run."""
+        t, steps = self.config.train, self.loader.steps
+        warmup = max(1, round(t.warmup_epochs * steps)) if t.warmup_epochs else 0
+        course = learning_rate(step, self.epochs * steps, warmup, t.lr, t.final_lr, t.schedule, t.milestones)
+        return course * self.place.lr_scale
+
     def step(self, batches: list[Batch]) -> StepReport:
         """Do one step of the optimiser on the parts of a batch, at the rate and input size of this place."""
-        t, at, steps = self.config.train, self.global_step, self.loader.steps
-        warmup = max(1, round(t.warmup_epochs * steps)) if t.warmup_epochs else 0
-        lr = learning_rate(at, self.epochs * steps, warmup, t.lr, t.final_lr, t.schedule, t.milestones)
+        t, at = self.config.train, self.global_step
         size = draw_size(self.config.imgsz, t.multi_scale, self.config.seed, at // t.multi_scale_every)
         seed_libraries(self.config.seed, _STEP, at, self.processes.rank)
-        return self.do_step(batches, lr * self.place.lr_scale, size, self._signal is not None)
+        return self.do_step(batches, self.rate(at), size, self._signal is not None)
 
     def _break_down(self, reason: str, batches: list[Batch]) -> bool:
         """Answer a step that gave no number; return whether the run went back to its last checkpoint.
@@ -301,7 +306,7 @@ class Trainer:
         row = self.processes.from_main({
             "epoch": place.epoch + 1, "step": self.global_step, "seconds": round(place.seconds, 2),
             "step_seconds": round(place.step_seconds / steps, 4), "wait_seconds": round(place.wait_seconds, 2),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.rate(self.global_step - 1),
             **{f"loss_{k}" if k in (*self.loss.names, "total") else k: v for k, v in place.means().items()},
             "val_loss": val_loss, **result.numbers,
         })  # fmt: skip
