@@ -40,6 +40,11 @@ def assert_same(read: Split, made: Split) -> None:
         torch.testing.assert_close(a.area, b.area, rtol=1e-5, atol=0)
 
 
+def state(folder: Path) -> dict[Path, tuple[int, ...]]:
+    """What lies in a folder, and when it was last changed."""
+    return {path: (s.st_ino, s.st_size, s.st_mtime_ns) for path in folder.rglob("*") if (s := path.lstat())}
+
+
 @pytest.fixture
 def flagged(three_formats: dict[str, Path]) -> Path:
     """The COCO set with a crowd, a mask's area, a difficult box, fractions, a background; not in order of name."""
@@ -63,14 +68,14 @@ def flagged(three_formats: dict[str, Path]) -> Path:
 def test_every_format_becomes_every_other(
     three_formats: dict[str, Path], cli: Cli, tmp_path: Path, source: str, to: str
 ) -> None:
-    before = {path: path.stat() for path in tmp_path.rglob("*")}
-    status, said, err = cli("convert", "--data", three_formats[source], "--to", to, "--out", tmp_path / "out")
+    before, out = state(tmp_path), tmp_path / "out"
+    status, said, err = cli("convert", "--data", three_formats[source], "--to", to, "--out", out)
     assert (status, err) == (0, "")
     read, made = load(three_formats[source]), load(tmp_path / "out")
     assert_same(read, made)
     assert [s.path.name for s in made.samples] == [s.path.name for s in read.samples]
     assert f"train: 6 images, {read.boxes} boxes as {to}\n" in said
-    assert {path: path.stat() for path in before} == before
+    assert {path: seen for path, seen in state(tmp_path).items() if out not in (path, *path.parents)} == before
     if to == "coco":
         assert made.category_ids == ([3, 7] if source == "coco" else [1, 2])
         assert [s.id for s in made.samples] == (list(range(10, 16)) if source == "coco" else list(range(1, 7)))
@@ -120,7 +125,8 @@ def test_the_numbers_of_a_yolo_row(tmp_path: Path) -> None:
 
 def sample_of(folder: Path, size: tuple[int, int], boxes: list[list[float]]) -> Sample:
     """A picture of this size with boxes of alternating classes."""
-    path = folder / f"i{size[0]}x{size[1]}.png"
+    path = folder / "in" / f"i{size[0]}x{size[1]}.png"
+    path.parent.mkdir()
     PillowImage.new("1", (size[1], size[0])).save(path)
     xyxy, count = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), len(boxes)
     no, sides = torch.zeros(count, dtype=torch.bool), (xyxy[:, 2:] - xyxy[:, :2]).double()
@@ -204,8 +210,9 @@ def test_voc_cannot_hold_every_file_name(tmp_path: Path, cli: Cli) -> None:
 
 @pytest.mark.parametrize("to", ["yolo", "voc"])
 def test_an_unusual_ending_is_kept_or_refused(tmp_path: Path, cli: Cli, to: str) -> None:
-    PillowImage.new("RGB", (8, 9)).save(tmp_path / "p.gif")
-    (tmp_path / "list.txt").write_text("p.gif\n")
+    (tmp_path / "in").mkdir()
+    PillowImage.new("RGB", (8, 9)).save(tmp_path / "in" / "p.gif")
+    (tmp_path / "list.txt").write_text("in/p.gif\n")
     (tmp_path / "data.yaml").write_text("train: list.txt\nnames: [thing]\n")
     result = cli("convert", "--data", tmp_path / "data.yaml", "--to", to, "--out", tmp_path / "out")
     if to == "voc":
