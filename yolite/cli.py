@@ -16,7 +16,7 @@ from yolite import __version__
 from yolite.defaults import CONF, IOU, MAX_DET
 from yolite.errors import UserError, nearest
 
-LATER = ("explain", "check", "convert", "import", "export", "bench", "serve", "ablate")
+LATER = ("explain", "check", "import", "export", "bench", "serve", "ablate")
 """Verbs of the contract that are not built yet."""
 
 app = typer.Typer(
@@ -172,6 +172,20 @@ def anchors(
     from yolite.commands.anchors import anchors_of_data
 
     anchors_of_data(_options(data__source=data, imgsz=imgsz), words or [], k, json, plot, centroid, levels)
+
+
+@app.command()
+def convert(
+    to: Annotated[str, typer.Option(help="yolo, coco or voc")],
+    out: Annotated[Path, typer.Option(help="folder for the new data set; new or empty")],
+    words: Words = None,
+    data: Data = None,
+    link: Annotated[bool, typer.Option("--link", help="symbolic links to the images instead of copies")] = False,
+) -> None:
+    """Write a data set in another format; what that format cannot hold is said."""
+    from yolite.commands.convert import convert_data
+
+    convert_data(_options(data__source=data), words or [], to, out, link)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,14 @@ class DataSet:
             raise UserError(f"{self.where}: no image of the role {role!r} can be read{reason}")
         return Split(role, samples, self.names, ids, problems,
                      f"{self.where} [{_shown(entry)}]", self.mirror_safe)  # fmt: skip
+
+    def unread_keys(self, split: Split) -> Counter[str]:
+        """Count what the files of a role, read as ``split``, hold besides boxes, by key."""
+        if self.kind == "voc":
+            return voc.unread_keys(self.root / "Annotations" / f"{sample.id}.xml" for sample in split.samples)
+        if self.kind == "coco":
+            return coco.unread_keys(_coco_entry(self.root, self.entries[split.role], False)[0])
+        return Counter()
 
 
 def _shown(entry: Any) -> str:

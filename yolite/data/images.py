@@ -77,6 +77,15 @@ def image_size(path: Path) -> Size:
     return (width, height) if orientation >= 5 else (height, width)
 
 
+def is_turned(path: Path) -> bool:
+    """Return whether EXIF says that the stored pixels are not upright.
+
+    Raises:
+        ImageError: missing or no image.
+    """
+    return _header(path)[1] != 1
+
+
 def read_image(path: Path) -> Image:
     """Decode an image file to [H, W, 3] uint8 RGB, upright; grey becomes RGB, alpha is dropped, 16 bits become 8.
 

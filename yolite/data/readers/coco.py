@@ -154,3 +154,21 @@ def _by_image(annotations: list[Any], file: Path, problems: list[Problem]) -> di
             message = f"annotation {str(annotation)[:60]!r} names no image"
             problems.append(Problem(file, _ident(annotation), "annotation entry", message, "box left out"))
     return grouped
+
+
+_READ = {
+    "images": {"id", "file_name", "width", "height"},
+    "annotations": {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore"},
+    "categories": {"id", "name"},
+}
+
+
+def unread_keys(file: Path) -> Counter[str]:
+    """Count what a json holds besides boxes (masks, key points, licences …), by key."""
+    content = read_annotations(file)
+    found = Counter(key for key in content if key not in _READ)
+    for kind, read in _READ.items():
+        for entry in content[kind]:
+            if isinstance(entry, dict):
+                found.update(key for key, value in entry.items() if key not in read and value not in (None, "", [], {}))
+    return found

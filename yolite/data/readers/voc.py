@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -46,10 +47,15 @@ def class_names(root: Path) -> list[str]:
     return sorted(names)
 
 
+def list_names(folder: Path) -> list[str]:
+    """Return the names of the lists in ImageSets/Main."""
+    return sorted(path.stem for path in folder.glob("*.txt"))
+
+
 def _stems(listing: Path) -> list[str]:
     """Read the stems of a list; lines of VOC's per-class lists (``stem 1``) are read by their first word."""
     if not listing.is_file():
-        there = sorted(p.stem for p in listing.parent.glob("*.txt"))
+        there = list_names(listing.parent)
         raise UserError(
             f"{listing} does not exist: choose a list with data.ROLE=NAME, one of {', '.join(there) or 'none there'}"
         )
@@ -132,3 +138,17 @@ def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]
             problems.append(Problem(annotation, 0, "unreadable label file", text, "image counts as background"))
         samples.append(make_sample(image, size, rows, annotation, stem, problems))
     return samples
+
+
+def unread_keys(annotations: Iterable[Path]) -> Counter[str]:
+    """Count what the objects of annotations hold besides name, box and difficult (truncated, pose, part …), by tag."""
+    found: Counter[str] = Counter()
+    for file in annotations:
+        try:
+            tags = [tag for item in _parse(file).iterfind("object") for tag in item]
+        except (OSError, ValueError):
+            continue  # reported by `read_voc`
+        for tag in tags:
+            said = len(tag) > 0 or (tag.text or "").strip() not in ("", "0", "Unspecified")
+            found[tag.tag] += said and tag.tag not in ("name", "bndbox", "difficult")
+    return +found

@@ -1,0 +1,1 @@
+"""One module a format: samples in, files out. Image files are placed by `yolite.data.convert`."""
