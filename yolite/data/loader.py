@@ -19,18 +19,19 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from yolite.boxes import clip
 from yolite.data.images import ImageError
-from yolite.data.mosaic import compose, mosaic_patches, single_patch
+from yolite.data.mix import copy_paste, mixup
+from yolite.data.mosaic import Labelled, compose, mosaic_patches, single_patch
 from yolite.data.pictures import Pictures
-from yolite.data.transforms import Augment, FlipAndColour
+from yolite.data.transforms import Augment, Damage, FlipAndColour, Warp
 from yolite.geometry import Image, Letterbox
 from yolite.processes import ALONE, Processes
 from yolite.seeding import derived, generator
 from yolite.structures import Batch, Sample, Targets
 
-_ORDER, _SAMPLE = 10, 11  # streams of `seeding.generator`
+_ORDER, _SAMPLE, _MIX, _WARP, _DAMAGE = 10, 11, 12, 13, 14  # streams of `seeding.generator`
 _ASKED = {signal.SIGINT, signal.SIGTERM}
 Key = tuple[int, int, bool]
-"""(epoch, index of the sample, whether mosaic is still on)."""
+"""(epoch, index of the sample, whether pictures are still put together)."""
 
 
 def _item(image: Image, boxes: torch.Tensor, labels: torch.Tensor, ignore: torch.Tensor, index: int,
@@ -46,34 +47,66 @@ class TrainSet(Dataset[Batch]):
 
     def __init__(self, pictures: Pictures, augment: Augment, seed: int) -> None:
         self.pictures, self.augment, self.seed = pictures, augment, seed
-        self._recolour = FlipAndColour(augment)
+        canvas, pad = pictures.preprocess.size, pictures.preprocess.pad
+        self._changes = (
+            (_WARP, Warp(augment, canvas, pad)),
+            (_SAMPLE, FlipAndColour(augment)),
+            (_DAMAGE, Damage(augment, pad)),
+        )
 
     def _draw(self, key: Key) -> tuple[np.random.Generator, list[int]]:
         """Return the generator of a sample and the images it is put together from, its own first."""
-        epoch, index, mosaic_on = key
+        epoch, index, mixing = key
         rng = generator(self.seed, _SAMPLE, epoch, index)
-        if mosaic_on and rng.random() < self.augment.mosaic:
+        if mixing and rng.random() < self.augment.mosaic:
             return rng, [index, *(int(i) for i in rng.integers(len(self.pictures), size=3))]
         return rng, [index]
 
+    def _draw_mix(self, key: Key) -> tuple[np.random.Generator, int | None, int | None]:
+        """Return the generator of what is mixed in, the image whose boxes are pasted, and the one blended in."""
+        epoch, index, mixing = key
+        rng = generator(self.seed, _MIX, epoch, index)
+        chances = (self.augment.copy_paste, self.augment.mixup)
+        donor, blended = (
+            int(rng.integers(len(self.pictures))) if mixing and rng.random() < chance else None for chance in chances
+        )
+        return rng, donor, blended
+
     def files(self, key: Key) -> list[Path]:
         """Return the files that a sample is put together from."""
-        return [path for i in self._draw(key)[1] if (path := self.pictures.samples[i].path) is not None]
+        indices = [i for i in (*self._draw(key)[1], *self._draw_mix(key)[1:]) if i is not None]
+        return [path for i in indices if (path := self.pictures.samples[i].path) is not None]
 
-    def __getitem__(self, key: Key) -> Batch:
-        """Return one augmented picture as a batch of one; everything drawn comes from (seed, epoch, index)."""
-        epoch, index, _ = key
-        rng, indices = self._draw(key)
+    def _scene(self, rng: np.random.Generator, indices: list[int]) -> Labelled:
+        """Put one picture, or four, onto a canvas."""
         canvas, pad = self.pictures.preprocess.size, self.pictures.preprocess.pad
         sources = [self.pictures.labelled(i) for i in indices]
         if len(sources) > 1:
             patches = mosaic_patches(rng, [p.image.shape[:2] for p in sources], canvas, self.augment)
         else:
             patches = [single_patch(rng, sources[0].image.shape[:2], canvas, self.augment)]
-        scene = compose(sources, patches, canvas, pad, self.augment.min_visible)
-        image, boxes, rows = self._recolour(scene.image, scene.boxes, derived(self.seed, _SAMPLE, epoch, index))
+        return compose(sources, patches, canvas, pad, self.augment.min_visible)
+
+    def _mixed(self, scene: Labelled, key: Key) -> Labelled:
+        """Paste boxes of another picture into a scene, and blend it with another, if this sample is to have it."""
+        rng, donor, blended = self._draw_mix(key)
+        a, pad = self.augment, self.pictures.preprocess.pad
+        if donor is not None:
+            scene = copy_paste(rng, scene, self.pictures.labelled(donor), a.scale, pad, a.min_visible)
+        if blended is not None:
+            scene = mixup(rng, scene, self._scene(rng, [blended]))
+        return scene
+
+    def __getitem__(self, key: Key) -> Batch:
+        """Return one augmented picture as a batch of one; everything drawn comes from (seed, epoch, index)."""
+        epoch, index, _ = key
+        scene = self._mixed(self._scene(*self._draw(key)), key)
+        for stream, change in self._changes:
+            image, boxes, rows = change(scene.image, scene.boxes, derived(self.seed, stream, epoch, index))
+            boxes = clip(boxes, self.pictures.preprocess.size)
+            scene = Labelled(image, boxes, scene.labels[rows], scene.ignore[rows])
         letterbox = self.pictures.letterboxes[index]
-        return _item(image, clip(boxes, canvas), scene.labels[rows], scene.ignore[rows], index, letterbox)[0]
+        return _item(scene.image, scene.boxes, scene.labels, scene.ignore, index, letterbox)[0]
 
 
 class PlainSet(Dataset[tuple[Batch, dict[str, float]]]):
