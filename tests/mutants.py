@@ -46,6 +46,18 @@ MUTANTS = [
     ("NMS across classes", "nms.py", "labels[order].double() * span", "labels[order].double() * 0", "test_nms.py"),
     ("k-means keeps the worst start", "anchors.py", "best = max(runs,", "best = min(runs,", "test_anchors.py"),
     ("half px of the warp left out", "data/mosaic.py", "tx - x1 + (s - 1) / 2", "tx - x1 + 3 * (s - 1)", "test_transforms.py"),
+    ("every picture half a px to the right", "data/mosaic.py", "[s, 0, tx - x1 + (s - 1) / 2]", "[s, 0, tx - x1 + s / 2]",
+     "test_augmentation.py"),
+    ("the flipped boxes' x and y swapped", "data/transforms.py", "moved = torch.as_tensor(np.asarray(out[\"bboxes\"], np.float32).reshape(-1, 4))",
+     "moved = torch.as_tensor(np.asarray(out[\"bboxes\"], np.float32).reshape(-1, 4))[:, [1, 0, 3, 2]]", "test_augmentation.py"),
+    ("pad not taken off the boxes", "data/pictures.py", "letterbox.apply(sample.boxes) - shift", "letterbox.apply(sample.boxes)",
+     "test_augmentation.py"),
+    ("motion blur to one side", "data/transforms.py", "direction_range=(0.0, 0.0)", "direction_range=(-1.0, 1.0)", "test_augmentation.py"),
+    ("both flips draw one number", "data/transforms.py", "derived(seed, 1)", "seed", "test_augmentation.py"),
+    ("a covered box stays", "data/mix.py", "visible_share(hidden, layer.boxes) >= min_visible", "visible_share(hidden, layer.boxes) >= 0",
+     "test_augmentation.py"),
+    ("a box under a hole stays", "data/transforms.py", "(visible_share(shown == 0, boxes) >= self._min_visible)",
+     "(visible_share(shown == 0, boxes) >= 0)", "test_augmentation.py"),
 ]  # fmt: skip
 
 
