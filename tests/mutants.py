@@ -58,6 +58,15 @@ MUTANTS = [
      "test_augmentation.py"),
     ("a box under a hole stays", "data/transforms.py", "(visible_share(shown == 0, boxes) >= self._min_visible)",
      "(visible_share(shown == 0, boxes) >= 0)", "test_augmentation.py"),
+    ("a picture shown again is the same picture again", "data/balance.py", "order[place] + times * len(weights)", "order[place]",
+     "test_balance.py"),
+    ("repeat factor without its root", "data/balance.py", "np.sqrt(t * len(samples) / np.maximum(1, images))",
+     "(t * len(samples) / np.maximum(1, images))", "test_balance.py"),
+    ("ticks not spread over the whole epoch", "data/balance.py", "* (total / weights.sum())", "* 1.0", "test_balance.py"),
+    ("class weight of the wrong class", "training/loss.py", "logits.new_tensor(weights)[labels]", "logits.new_tensor(weights)[labels - 1]",
+     "test_loss.py"),
+    ("class weights shrink the divisor", "training/loss.py", "weights)[labels]).sum() if weights",
+     "weights)[labels]).sum() / logits.new_tensor(weights)[labels].mean() if weights", "test_loss.py"),
 ]  # fmt: skip
 
 

@@ -12,12 +12,14 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from yolite.boxes import clip
 from yolite.data.loader import TrainSet
 from yolite.data.mix import copy_paste
-from yolite.data.mosaic import Labelled
+from yolite.data.mosaic import Labelled, compose, mosaic_patches, single_patch
 from yolite.data.pictures import Pictures
 from yolite.data.transforms import Augment, Damage, FlipAndColour, Warp
 from yolite.geometry import Image, resize
+from yolite.seeding import derived, generator
 from yolite.structures import Preprocess, Sample
 
 OFF = Augment(0, 0, 0, 0, 0, 0, 0, 0, 0.25)
@@ -107,6 +109,16 @@ def test_blur_and_noise_move_nothing(size: tuple[int, int], seed: int, name: str
         # a blur takes what is beyond the picture's edge for the mirror image of what is inside
         free = (box > 4) & (box < torch.tensor(size[::-1] * 2) - 4)
         torch.testing.assert_close(found[free], box[free], rtol=0, atol=1.0)
+
+
+def test_a_moving_camera_smears_to_both_sides() -> None:
+    image = np.zeros((41, 61, 3), np.uint8)
+    image[15:25, 20:35] = 255
+    for seed in range(60):
+        out = Damage(replace(OFF, blur=1.0), 0)(image, torch.zeros(0, 4), seed)[0][..., 0].astype(float)
+        rows, columns = np.mgrid[:41, :61] + 0.5
+        assert (out * rows).sum() / out.sum() == pytest.approx(20, abs=0.1)
+        assert (out * columns).sum() / out.sum() == pytest.approx(27.5, abs=0.1)
 
 
 @settings(max_examples=80)
@@ -269,6 +281,25 @@ def test_one_switched_on_leaves_the_draws_of_the_others_alone() -> None:
     with_noise = [TrainSet(pictures, replace(base, noise=1.0, blur=1.0), 0)[(0, i, True)] for i in range(3)]
     for a, b in zip(plain, with_noise, strict=True):
         assert torch.equal(a, b.targets.boxes)
+
+
+def test_with_the_new_ones_off_the_draws_are_what_they_always_were() -> None:
+    """Mosaic, zoom, flip and colour as the first version drew them: streams 10 and 11 of (seed, epoch, index)."""
+    pictures = Memory(one_each((60, 80), 1), (96, 128))
+    old = Augment(0.5, 0.5, 0.1, 0.5, 0, 0.015, 0.5, 0.3, 0.25)
+    for index in range(3):
+        rng = generator(4, 11, 2, index)
+        four = rng.random() < 0.5
+        chosen = [pictures.labelled(i) for i in ([index, *rng.integers(3, size=3)] if four else [index])]
+        shapes = [p.image.shape[:2] for p in chosen]
+        patches = mosaic_patches(rng, shapes, (96, 128), old) if four else [
+            single_patch(rng, shapes[0], (96, 128), old)]  # fmt: skip
+        scene = compose(chosen, patches, (96, 128), 0, 0.25)
+        image, boxes, rows = FlipAndColour(old)(scene.image, scene.boxes, derived(4, 11, 2, index))
+        batch = TrainSet(pictures, old, 4)[(2, index, True)]
+        assert np.array_equal(batch.images[0].permute(1, 2, 0).numpy(), image)
+        assert torch.equal(batch.targets.boxes, clip(boxes, (96, 128)))
+        assert torch.equal(batch.targets.labels, scene.labels[rows])
 
 
 def test_every_setting_reaches_the_pictures() -> None:

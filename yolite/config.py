@@ -44,7 +44,7 @@ Anchor = tuple[Positive, Positive]
 class DataConfig(_Section):
     """What is trained and judged on."""
 
-    @field_validator("cache", mode="before")
+    @field_validator("cache", "balance", mode="before")
     @classmethod
     def _read_off(cls, value: Any) -> Any:
         return "off" if value is False else value  # YAML reads a bare `off` as false
@@ -62,6 +62,12 @@ class DataConfig(_Section):
         "else on disk (memory-mapped) if they take at most half of what is free there",
     )
     cache_dir: str | None = Field(None, description="folder for data.cache=disk [default: the user's cache folder]")
+    balance: Literal["off", "classes"] | Annotated[float, Field(gt=0, le=1)] = Field(
+        "off",
+        description="show pictures with rare classes more often; a number t: those with a class that is on a share "
+        "f < t of the pictures sqrt(t / f) times (LVIS); classes: every class equally often",
+    )
+    background: float = Field(1.0, ge=0, le=1, description="share of the pictures without boxes that an epoch shows")
 
 
 class CodeConfig(_Section):
@@ -201,10 +207,19 @@ class AssignConfig(_Section):
 class LossConfig(_Section):
     """Weights of the loss parts; see `yolite.training.loss`."""
 
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _read_off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # as in `DataConfig`
+
     box: float = Field(5.0, ge=0, description="weight of the box part")
     objectness: float = Field(1.0, ge=0, description="weight of the objectness part")
     classes: float = Field(1.0, ge=0, description="weight of the class part")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each class target spread over all classes")
+    class_weights: Literal["off", "auto"] | Annotated[list[Positive], Field(min_length=1)] = Field(
+        "off",
+        description="weight of each class in the class part, [w, ...]; auto: one over its boxes an epoch, 1 on average",
+    )
     iou: Literal["iou", "giou", "diou", "ciou"] = Field("ciou", description="overlap measure of the box part")
     assign: AssignConfig = AssignConfig()
 

@@ -15,8 +15,9 @@ from yolite.errors import UserError
 DataHashes = dict[str, dict[str, str]]
 """A hash of each image's labels by role and id."""
 
-FIXED = ("model.", "preprocess.", "train.optimizer", "train.freeze", "train.transfer", "train.lr_factors", "overfit")
-"""Settings that a run's weights and optimiser depend on: they cannot change within a run."""
+FIXED = ("model.", "preprocess.", "train.optimizer", "train.freeze", "train.transfer", "train.lr_factors", "overfit",
+         "data.balance", "data.background")  # fmt: skip
+"""Settings that a run's weights, its optimiser or its steps an epoch depend on: they cannot change within a run."""
 
 
 def hash_labels(pictures: Pictures) -> dict[str, str]:
