@@ -14,7 +14,7 @@ from yolite.data.loader import EpochSampler, TrainLoader
 from yolite.processes import Processes
 from yolite.seeding import generator
 from yolite.structures import Sample
-from yolite.training.imbalance import inverse_frequency
+from yolite.training.imbalance import counts_line, inverse_frequency
 
 
 def sample(*labels: int, ignored: int = 0) -> Sample:
@@ -136,6 +136,15 @@ def test_inverse_frequency_by_hand() -> None:
     # 1/10, 1/40: the mean is 1/16
     assert inverse_frequency([10, 40]) == pytest.approx([1.6, 0.4])
     assert inverse_frequency([10, 40, 0]) == pytest.approx([1.6, 0.4, 1.0])
+
+
+def test_many_classes_are_said_in_short() -> None:
+    line = counts_line("x", [f"c{n}" for n in range(30)], (9, 8), [n // 3 for n in range(30)], [n for n in range(30)])
+    assert line.startswith(
+        "x: an epoch shows 8 pictures instead of 9; boxes of a class an epoch (mosaic aside): c3 1 -> 3, "
+    )
+    assert "c7 2 -> 7, (17 classes between), c25 8 -> 25, " in line
+    assert line.endswith("c29 9 -> 29, (3 classes have none)")
 
 
 SMALL = ["--imgsz", "64", "--batch", "4", "--epochs", "1", "data.workers=0", "model.width=0.25", "train.precision=fp32"]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-NAMED = 10
-"""Most classes of which the numbers are said: the rarest."""
+NAMED = 5
+"""Of so many of the rarest classes, and of the commonest, the numbers are said."""
 
 
 def _each_class(names: Sequence[str], boxes: Sequence[float], words: Sequence[str]) -> str:
-    """Return the words on each class, the rarest first."""
-    rarest = sorted(range(len(names)), key=lambda c: boxes[c])[:NAMED]
-    listed = ", ".join(f"{names[c]} {words[c]}" for c in rarest)
-    return listed if len(names) <= NAMED else f"{listed} (the {NAMED} rarest of {len(names)} classes)"
+    """Return the words on each class that has boxes, the rarest first; of many classes on both ends alone."""
+    found = sorted((c for c in range(len(names)) if boxes[c]), key=lambda c: boxes[c])
+    listed = [f"{names[c]} {words[c]}" for c in found]
+    if len(found) > 2 * NAMED:
+        listed = [*listed[:NAMED], f"({len(found) - 2 * NAMED} classes between)", *listed[-NAMED:]]
+    if missing := len(names) - len(found):
+        listed.append(f"({missing} classes have none)")
+    return ", ".join(listed)
 
 
 def counts_line(
