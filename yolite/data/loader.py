@@ -54,11 +54,11 @@ class TrainSet(Dataset[Batch]):
         self.pictures, self.augment, self.seed = pictures, augment, seed
         self._chances = None if weights is None else weights / weights.sum()
         canvas, pad = pictures.preprocess.size, pictures.preprocess.pad
-        self._changes = (
-            (_WARP, Warp(augment, canvas, pad)),
-            (_SAMPLE, FlipAndColour(augment)),
-            (_DAMAGE, Damage(augment, pad)),
-        )
+        changes: list[Warp | FlipAndColour | Damage]
+        changes = [Warp(augment, canvas, pad), FlipAndColour(augment), Damage(augment, pad)]
+        self._changes = [
+            (stream, change) for stream, change in zip((_WARP, _SAMPLE, _DAMAGE), changes, strict=True) if change.active
+        ]
 
     def _others(self, rng: np.random.Generator, count: int) -> list[int]:
         """Draw pictures to be put together with another one."""
@@ -77,8 +77,8 @@ class TrainSet(Dataset[Batch]):
     def _draw_mix(self, key: Key) -> tuple[np.random.Generator, int | None, int | None]:
         """Return the generator of what is mixed in, the image whose boxes are pasted, and the one blended in."""
         epoch, index, mixing = key
-        rng = generator(self.seed, _MIX, epoch, index)
         chances = (self.augment.copy_paste, self.augment.mixup)
+        rng = generator(self.seed, _MIX, epoch, index)
         donor, blended = (self._others(rng, 1)[0] if mixing and rng.random() < chance else None for chance in chances)
         return rng, donor, blended
 
@@ -99,8 +99,10 @@ class TrainSet(Dataset[Batch]):
 
     def _mixed(self, scene: Labelled, key: Key) -> Labelled:
         """Paste boxes of another picture into a scene, and blend it with another, if this sample is to have it."""
-        rng, donor, blended = self._draw_mix(key)
         a, pad = self.augment, self.pictures.preprocess.pad
+        if not (a.copy_paste or a.mixup):
+            return scene
+        rng, donor, blended = self._draw_mix(key)
         if donor is not None:
             scene = copy_paste(rng, scene, self.pictures.labelled(donor), a.scale, pad, a.min_visible)
         if blended is not None:

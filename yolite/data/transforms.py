@@ -89,6 +89,7 @@ class FlipAndColour:
         self._moves = bool(augment.hflip or augment.vflip)
         boxes = A.BboxParams(format="pascal_voc", label_fields=["rows"]) if self._moves else None
         self._compose = A.Compose(steps, bbox_params=boxes) if steps else None
+        self.active = self._compose is not None
 
     def __call__(self, image: Image, boxes: Tensor, seed: int) -> Changed:
         """Transform one picture.
@@ -143,6 +144,7 @@ class Warp:
             for chance, steps in ((augment.crop, crop), (float(bool(turn or tilt)), [affine]))
             if chance
         ]
+        self.active = bool(self._steps)
 
     def __call__(self, image: Image, boxes: Tensor, seed: int) -> Changed:
         """Transform one picture of the canvas's size; see `FlipAndColour`."""
@@ -173,11 +175,10 @@ class Damage:
             for chance, either in ((augment.blur, blurs), (augment.noise, [noise]), (augment.cutout, [holes]))
             if chance
         ]
+        self.active = bool(self._steps)
 
     def __call__(self, image: Image, boxes: Tensor, seed: int) -> Changed:
         """Transform one picture; see `FlipAndColour`."""
-        if not self._steps:
-            return image, boxes, torch.arange(len(boxes))
         rng, shown = np.random.default_rng(seed), np.ones(image.shape[:2], np.uint8)
         for chance, either in self._steps:
             own, which = int(rng.integers(2**31)), int(rng.integers(len(either)))
