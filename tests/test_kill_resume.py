@@ -19,7 +19,9 @@ from yolite.checkpoint import load_checkpoint
 @pytest.mark.slow
 def test_five_kills_at_random_moments_change_no_bit(shapes: Path, tmp_path: Path) -> None:
     words = ["--data", str(shapes), *SMALL, "--epochs", "16", "train.checkpoint_steps=2", "train.multi_scale=0.4",
-             "train.multi_scale_every=3", "data.workers=1", "train.precision=bf16"]  # fmt: skip
+             "train.multi_scale_every=3", "data.workers=1", "train.precision=bf16", "data.balance=0.9",
+             "loss.class_weights=auto", "augment.rotate=10", "augment.crop=0.5", "augment.noise=0.5",
+             "augment.cutout=0.5", "augment.mixup=0.3", "augment.copy_paste=0.5"]  # fmt: skip
     row = torture(words, 5, tmp_path, seed=1)
     assert row["differences"] == []
     assert row["kills"] == 5, row

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -38,6 +39,48 @@ def test_classes_by_hand() -> None:
     soft = HeadSpec(8, ((1.0, 1.0),), 2, class_code="softmax")
     p = math.exp(-0.5) / (math.exp(0.5) + math.exp(-0.5))
     assert class_loss(logits, labels, soft).item() == pytest.approx(-math.log(p), abs=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_by_hand(smoothing: float) -> None:
+    """Each positive's whole class loss counts as often as its class weighs, whatever the class code."""
+    logits, labels = torch.tensor([[0.5, -0.5], [2.0, 1.0], [0.0, 0.3]]), torch.tensor([1, 0, 1])
+    low, high = smoothing / 2, 1 - smoothing / 2
+    each = [bce(0.5, low) + bce(-0.5, high), bce(2, high) + bce(1, low), bce(0, low) + bce(0.3, high)]
+    got = class_loss(logits, labels, SPEC, smoothing, (0.5, 3.0)).item()
+    assert got == pytest.approx(3 * each[0] + 0.5 * each[1] + 3 * each[2], abs=1e-5)
+    soft = HeadSpec(8, ((1.0, 1.0),), 2, class_code="softmax")
+    logs = [[v - math.log(sum(math.exp(w) for w in row)) for v in row] for row in logits.tolist()]
+    each = [-sum((high if c == label else low) * logs[n][c] for c in (0, 1)) for n, label in enumerate(labels.tolist())]
+    got = class_loss(logits, labels, soft, smoothing, (0.5, 3.0)).item()
+    assert got == pytest.approx(3 * each[0] + 0.5 * each[1] + 3 * each[2], abs=1e-5)
+
+
+def test_class_weights_touch_the_class_part_alone_and_no_divisor() -> None:
+    torch.manual_seed(0)
+    raw = torch.randn(2, SPEC.channels, 6, 6)
+    plain, weighted = (
+        LOSS([raw], one_target(), [SPEC]),
+        replace(LOSS, class_weights=(7.0, 3.0))([raw], one_target(), [SPEC]),
+    )
+    assert weighted.parts["classes"].item() == pytest.approx(3 * plain.parts["classes"].item(), rel=1e-6)
+    for part in ("box", "objectness"):
+        assert weighted.parts[part] == plain.parts[part]
+    assert weighted.positives == plain.positives
+    ones = replace(LOSS, class_weights=(1.0, 1.0))([raw], one_target(), [SPEC])
+    assert ones.total.item() == pytest.approx(plain.total.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("code", ["sigmoid", "softmax"])
+def test_gradcheck_of_weighted_classes(code: str) -> None:
+    spec = HeadSpec(8, ((1.0, 1.0),), 3, class_code=code)
+    logits, labels = torch.randn(5, 3, dtype=torch.float64, requires_grad=True), torch.tensor([0, 2, 2, 1, 0])
+    assert torch.autograd.gradcheck(lambda x: class_loss(x, labels, spec, 0.1, (0.3, 2.0, 0.7)), logits)
+
+
+def test_no_positive_has_no_weighted_class_loss() -> None:
+    out = replace(LOSS, class_weights=(7.0, 3.0))([torch.zeros(1, SPEC.channels, 3, 3)], none(), [SPEC])
+    assert out.parts["classes"].item() == 0
 
 
 def test_parts_add_up_and_carry_their_weights() -> None:

@@ -53,6 +53,11 @@ def test_mosaic(seed: int) -> None:
             assert out.labels.tolist() == picture.labels.tolist()
 
 
+def test_mosaic_without_zoom() -> None:
+    patches = mosaic_patches(np.random.default_rng(0), [(50, 50)] * 4, (100, 120), PLAIN)
+    assert [patch.scale for patch in patches] == [1, 1, 1, 1]
+
+
 def test_identity_patch_changes_nothing() -> None:
     own = marked(64, 64, 3)
     out = compose([own], [Patch(1.0, (0.0, 0.0), (0, 0, 64, 64))], (64, 64), 0, 0.25)

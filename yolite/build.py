@@ -148,8 +148,10 @@ def build_layers(model: ModelConfig) -> Layers:
 def build_augment(config: Config) -> Augment:
     """Return what training does to the pictures."""
     a = config.augment
-    return Augment(a.mosaic, a.scale, a.translate, float(a.hflip), a.vflip, a.hue, a.saturation, a.brightness,
-                   a.min_visible)  # fmt: skip
+    return Augment(
+        a.mosaic, a.scale, a.translate, float(a.hflip), a.vflip, a.hue, a.saturation, a.brightness, a.min_visible,
+        a.crop, a.rotate, a.shear, a.blur, a.noise, a.cutout, a.mixup, a.copy_paste,
+    )  # fmt: skip
 
 
 def _check_strides(detector: Detector) -> None:

@@ -44,7 +44,7 @@ Anchor = tuple[Positive, Positive]
 class DataConfig(_Section):
     """What is trained and judged on."""
 
-    @field_validator("cache", mode="before")
+    @field_validator("cache", "balance", mode="before")
     @classmethod
     def _read_off(cls, value: Any) -> Any:
         return "off" if value is False else value  # YAML reads a bare `off` as false
@@ -62,6 +62,12 @@ class DataConfig(_Section):
         "else on disk (memory-mapped) if they take at most half of what is free there",
     )
     cache_dir: str | None = Field(None, description="folder for data.cache=disk [default: the user's cache folder]")
+    balance: Literal["off", "classes"] | Annotated[float, Field(gt=0, le=1)] = Field(
+        "off",
+        description="show pictures with rare classes more often; a number t: those with a class that is on a share "
+        "f < t of the pictures sqrt(t / f) times (LVIS); classes: every class equally often",
+    )
+    background: float = Field(1.0, ge=0, le=1, description="share of the pictures without boxes that an epoch shows")
 
 
 class CodeConfig(_Section):
@@ -163,7 +169,11 @@ class AugmentConfig(_Section):
     """What training does to the pictures; evaluation and detection do none of it."""
 
     mosaic: float = Field(0.5, ge=0, le=1, description="share of samples put together from four images")
-    close_mosaic: float = Field(0.2, ge=0, le=1, description="share of the epochs, at the end, without mosaic")
+    mixup: float = Field(0.0, ge=0, le=1, description="share of samples blended with another image")
+    copy_paste: float = Field(0.0, ge=0, le=1, description="share of samples into which boxes of another image go")
+    close_mosaic: float = Field(
+        0.2, ge=0, le=1, description="share of the epochs, at the end, without mosaic, mixup and copy_paste"
+    )
     scale: float = Field(0.5, ge=0, lt=1, description="zoom by a factor from 1 − s to 1 / (1 − s)")
     translate: float = Field(0.1, ge=0, le=1, description="shift by up to this share of the input")
     hflip: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
@@ -172,10 +182,18 @@ class AugmentConfig(_Section):
         "set says that its classes do not survive it (mirror_safe: false)",
     )
     vflip: float = Field(0.0, ge=0, le=1, description="chance of an upside-down image")
+    crop: float = Field(0.0, ge=0, le=1, description="chance of a crop that keeps all boxes, enlarged to the input")
+    rotate: float = Field(0.0, ge=0, le=180, description="rotation by up to so many degrees either way")
+    shear: float = Field(0.0, ge=0, le=60, description="shear by up to so many degrees, in x and in y")
     hue: float = Field(0.015, ge=0, le=0.5, description="shift of the hue, share of the circle")
     saturation: float = Field(0.5, ge=0, le=1, description="factor on the saturation, 1 ± this")
     brightness: float = Field(0.3, ge=0, le=1, description="factor on the brightness, 1 ± this")
-    min_visible: float = Field(0.25, ge=0, le=1, description="a box cut to less than this share of its area goes")
+    blur: float = Field(0.0, ge=0, le=1, description="chance of a blurred image (out of focus or moving)")
+    noise: float = Field(0.0, ge=0, le=1, description="chance of a noisy image")
+    cutout: float = Field(0.0, ge=0, le=1, description="chance of one to four grey holes")
+    min_visible: float = Field(
+        0.25, ge=0, le=1, description="a box cut or covered to less than this share of its area goes"
+    )
 
 
 class AssignConfig(_Section):
@@ -189,10 +207,19 @@ class AssignConfig(_Section):
 class LossConfig(_Section):
     """Weights of the loss parts; see `yolite.training.loss`."""
 
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _read_off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # as in `DataConfig`
+
     box: float = Field(5.0, ge=0, description="weight of the box part")
     objectness: float = Field(1.0, ge=0, description="weight of the objectness part")
     classes: float = Field(1.0, ge=0, description="weight of the class part")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each class target spread over all classes")
+    class_weights: Literal["off", "auto"] | Annotated[list[Positive], Field(min_length=1)] = Field(
+        "off",
+        description="weight of each class in the class part, [w, ...]; auto: one over its boxes an epoch, 1 on average",
+    )
     iou: Literal["iou", "giou", "diou", "ciou"] = Field("ciou", description="overlap measure of the box part")
     assign: AssignConfig = AssignConfig()
 

@@ -23,16 +23,21 @@ def colour(label: int) -> tuple[int, int, int]:
 
 def draw_detections(image: Image, found: Detections, names: Sequence[str]) -> Image:
     """Return a copy of the image [H, W, 3] with boxes, names and scores, sized for the picture."""
+    labels = found.labels.tolist()
+    texts = [f"{names[label]} {score:.2f}" for label, score in zip(labels, found.scores.tolist(), strict=True)]
+    return draw_boxes(image, found.boxes.tolist(), labels, texts)
+
+
+def draw_boxes(image: Image, boxes: Sequence[Sequence[float]], labels: Sequence[int], texts: Sequence[str]) -> Image:
+    """Return a copy of the image [H, W, 3] with boxes (xyxy px) in the colours of their classes, each with a text."""
     out = image.copy()
     unit = max(1, round(min(image.shape[:2]) / 320))
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * unit
-    # worst first, so that the best stays on top
-    for index in reversed(range(len(found))):
-        x1, y1, x2, y2 = (round(v) for v in found.boxes[index].tolist())
-        label = int(found.labels[index])
+    # last first, so that the first (the best) stays on top
+    for box, label, text in reversed(list(zip(boxes, labels, texts, strict=True))):
+        x1, y1, x2, y2 = (round(v) for v in box)
         paint = colour(label)
         cv2.rectangle(out, (x1, y1), (x2, y2), paint, unit, cv2.LINE_AA)
-        text = f"{names[label]} {float(found.scores[index]):.2f}"
         (width, height), base = cv2.getTextSize(text, font, size, unit)
         top = y1 - height - base if y1 - height - base >= 0 else y1
         left = max(0, min(x1, image.shape[1] - width))

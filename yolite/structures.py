@@ -116,7 +116,7 @@ class Batch:
         images: [B, 3, H, W] uint8, RGB, letterboxed.
         targets: The boxes of these images, input px.
         letterboxes: One `yolite.geometry.Letterbox` an image (how to get back to image px).
-        indices: Place of each image in the split.
+        indices: Place of each image in the split (in training: as `yolite.data.loader.Key` counts them).
     """
 
     images: Tensor

@@ -18,19 +18,25 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from yolite.boxes import clip
+from yolite.data.balance import draw_epoch, epoch_size
 from yolite.data.images import ImageError
-from yolite.data.mosaic import compose, mosaic_patches, single_patch
+from yolite.data.mix import copy_paste, mixup
+from yolite.data.mosaic import Labelled, compose, mosaic_patches, single_patch
 from yolite.data.pictures import Pictures
-from yolite.data.transforms import Augment, FlipAndColour
+from yolite.data.transforms import Augment, Damage, FlipAndColour, Warp
 from yolite.geometry import Image, Letterbox
 from yolite.processes import ALONE, Processes
 from yolite.seeding import derived, generator
 from yolite.structures import Batch, Sample, Targets
 
-_ORDER, _SAMPLE = 10, 11  # streams of `seeding.generator`
+_ORDER, _SAMPLE, _MIX, _WARP, _DAMAGE = 10, 11, 12, 13, 14  # streams of `seeding.generator`
 _ASKED = {signal.SIGINT, signal.SIGTERM}
 Key = tuple[int, int, bool]
-"""(epoch, index of the sample, whether mosaic is still on)."""
+"""(epoch, index of the sample, whether pictures are still put together).
+
+Where an epoch shows a picture several times, its index is that of the picture + k · number of pictures for the k-th
+time (from 0): every showing has draws of its own.
+"""
 
 
 def _item(image: Image, boxes: torch.Tensor, labels: torch.Tensor, ignore: torch.Tensor, index: int,
@@ -44,36 +50,75 @@ def _item(image: Image, boxes: torch.Tensor, labels: torch.Tensor, ignore: torch
 class TrainSet(Dataset[Batch]):
     """Augmented samples by `Key`."""
 
-    def __init__(self, pictures: Pictures, augment: Augment, seed: int) -> None:
+    def __init__(self, pictures: Pictures, augment: Augment, seed: int, weights: np.ndarray | None = None) -> None:
         self.pictures, self.augment, self.seed = pictures, augment, seed
-        self._recolour = FlipAndColour(augment)
+        self._chances = None if weights is None else weights / weights.sum()
+        canvas, pad = pictures.preprocess.size, pictures.preprocess.pad
+        changes: list[Warp | FlipAndColour | Damage]
+        changes = [Warp(augment, canvas, pad), FlipAndColour(augment), Damage(augment, pad)]
+        self._changes = [
+            (stream, change) for stream, change in zip((_WARP, _SAMPLE, _DAMAGE), changes, strict=True) if change.active
+        ]
+
+    def _others(self, rng: np.random.Generator, count: int) -> list[int]:
+        """Draw pictures to be put together with another one."""
+        if self._chances is None:
+            return [int(i) for i in rng.integers(len(self.pictures), size=count)]
+        return [int(i) for i in rng.choice(len(self.pictures), size=count, p=self._chances)]
 
     def _draw(self, key: Key) -> tuple[np.random.Generator, list[int]]:
         """Return the generator of a sample and the images it is put together from, its own first."""
-        epoch, index, mosaic_on = key
-        rng = generator(self.seed, _SAMPLE, epoch, index)
-        if mosaic_on and rng.random() < self.augment.mosaic:
-            return rng, [index, *(int(i) for i in rng.integers(len(self.pictures), size=3))]
-        return rng, [index]
+        epoch, index, mixing = key
+        rng, own = generator(self.seed, _SAMPLE, epoch, index), index % len(self.pictures)
+        if mixing and rng.random() < self.augment.mosaic:
+            return rng, [own, *self._others(rng, 3)]
+        return rng, [own]
+
+    def _draw_mix(self, key: Key) -> tuple[np.random.Generator, int | None, int | None]:
+        """Return the generator of what is mixed in, the image whose boxes are pasted, and the one blended in."""
+        epoch, index, mixing = key
+        chances = (self.augment.copy_paste, self.augment.mixup)
+        rng = generator(self.seed, _MIX, epoch, index)
+        donor, blended = (self._others(rng, 1)[0] if mixing and rng.random() < chance else None for chance in chances)
+        return rng, donor, blended
 
     def files(self, key: Key) -> list[Path]:
         """Return the files that a sample is put together from."""
-        return [path for i in self._draw(key)[1] if (path := self.pictures.samples[i].path) is not None]
+        indices = [i for i in (*self._draw(key)[1], *self._draw_mix(key)[1:]) if i is not None]
+        return [path for i in indices if (path := self.pictures.samples[i].path) is not None]
 
-    def __getitem__(self, key: Key) -> Batch:
-        """Return one augmented picture as a batch of one; everything drawn comes from (seed, epoch, index)."""
-        epoch, index, _ = key
-        rng, indices = self._draw(key)
+    def _scene(self, rng: np.random.Generator, indices: list[int]) -> Labelled:
+        """Put one picture, or four, onto a canvas."""
         canvas, pad = self.pictures.preprocess.size, self.pictures.preprocess.pad
         sources = [self.pictures.labelled(i) for i in indices]
         if len(sources) > 1:
             patches = mosaic_patches(rng, [p.image.shape[:2] for p in sources], canvas, self.augment)
         else:
             patches = [single_patch(rng, sources[0].image.shape[:2], canvas, self.augment)]
-        scene = compose(sources, patches, canvas, pad, self.augment.min_visible)
-        image, boxes, rows = self._recolour(scene.image, scene.boxes, derived(self.seed, _SAMPLE, epoch, index))
-        letterbox = self.pictures.letterboxes[index]
-        return _item(image, clip(boxes, canvas), scene.labels[rows], scene.ignore[rows], index, letterbox)[0]
+        return compose(sources, patches, canvas, pad, self.augment.min_visible)
+
+    def _mixed(self, scene: Labelled, key: Key) -> Labelled:
+        """Paste boxes of another picture into a scene, and blend it with another, if this sample is to have it."""
+        a, pad = self.augment, self.pictures.preprocess.pad
+        if not (a.copy_paste or a.mixup):
+            return scene
+        rng, donor, blended = self._draw_mix(key)
+        if donor is not None:
+            scene = copy_paste(rng, scene, self.pictures.labelled(donor), a.scale, pad, a.min_visible)
+        if blended is not None:
+            scene = mixup(rng, scene, self._scene(rng, [blended]))
+        return scene
+
+    def __getitem__(self, key: Key) -> Batch:
+        """Return one augmented picture as a batch of one; everything drawn comes from (seed, epoch, index)."""
+        epoch, index, _ = key
+        scene = self._mixed(self._scene(*self._draw(key)), key)
+        for stream, change in self._changes:
+            image, boxes, rows = change(scene.image, scene.boxes, derived(self.seed, stream, epoch, index))
+            boxes = clip(boxes, self.pictures.preprocess.size)
+            scene = Labelled(image, boxes, scene.labels[rows], scene.ignore[rows])
+        letterbox = self.pictures.letterboxes[index % len(self.pictures)]
+        return _item(scene.image, scene.boxes, scene.labels, scene.ignore, index, letterbox)[0]
 
 
 class PlainSet(Dataset[tuple[Batch, dict[str, float]]]):
@@ -118,29 +163,32 @@ def collate(items: list[Batch]) -> Batch:
 class EpochSampler(Sampler[list[Key]]):
     """Batches of keys for one epoch at a time, from any step on; several processes take turns in each batch.
 
-    Every epoch goes once through a fresh shuffle of all samples; the last batch is filled up from its beginning, so
-    that all batches are equally large. How many processes share a batch, and in how many parts each computes its
-    share, changes nothing in which samples make up the batch.
+    Every epoch goes once through a fresh shuffle of all samples, or of as many drawn by their weights (see
+    `yolite.data.balance`); the last batch is filled up from its beginning, so that all batches are equally large. How
+    many processes share a batch, and in how many parts each computes its share, changes nothing in which samples make
+    up the batch.
     """
 
     def __init__(
-        self, samples: int, batch: int, seed: int, mosaic_epochs: int, parts: int = 1, processes: Processes = ALONE
-    ) -> None:
+        self, samples: int, batch: int, seed: int, mosaic_epochs: int, parts: int = 1, processes: Processes = ALONE,
+        weights: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         self.samples, self.batch, self.seed, self.mosaic_epochs = samples, batch, seed, mosaic_epochs
-        self.parts, self.processes = parts, processes
+        self.parts, self.processes, self.weights = parts, processes, weights
         self.epoch, self.start = 0, 0
 
     @property
     def steps(self) -> int:
         """Batches an epoch."""
-        return math.ceil(self.samples / self.batch)
+        return math.ceil((self.samples if self.weights is None else epoch_size(self.weights)) / self.batch)
 
     def mosaic_on(self, epoch: int) -> bool:
         """Whether samples of this epoch may be mosaics."""
         return epoch < self.mosaic_epochs
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = generator(self.seed, _ORDER, self.epoch).permutation(self.samples)
+        rng = generator(self.seed, _ORDER, self.epoch)
+        order = rng.permutation(self.samples) if self.weights is None else draw_epoch(self.weights, rng)
         order = np.resize(order, self.steps * self.batch)
         mosaic_on = self.mosaic_on(self.epoch)
         for step in range(self.start, self.steps):
@@ -174,9 +222,10 @@ class TrainLoader:
     """Training batches, epoch by epoch, each in ``parts`` that are computed one after another."""
 
     def __init__(self, pictures: Pictures, augment: Augment, batch: int, seed: int, mosaic_epochs: int,
-                 workers: int, parts: int = 1, processes: Processes = ALONE) -> None:  # fmt: skip
-        self.sampler = EpochSampler(len(pictures), batch, seed, mosaic_epochs, parts, processes)
-        self._set = TrainSet(pictures, augment, seed)
+                 workers: int, parts: int = 1, processes: Processes = ALONE,
+                 weights: np.ndarray | None = None) -> None:  # fmt: skip
+        self.sampler = EpochSampler(len(pictures), batch, seed, mosaic_epochs, parts, processes, weights)
+        self._set = TrainSet(pictures, augment, seed, weights)
         self._loader = DataLoader(
             self._set,
             batch_sampler=self.sampler,

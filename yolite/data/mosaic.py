@@ -35,6 +35,10 @@ class Labelled:
     labels: Tensor
     ignore: Tensor
 
+    def __getitem__(self, index: Tensor) -> Labelled:
+        """Select boxes; the picture stays."""
+        return Labelled(self.image, self.boxes[index], self.labels[index], self.ignore[index])
+
 
 @dataclass(frozen=True)
 class Patch:
@@ -72,15 +76,15 @@ def paste(canvas: Image, picture: Labelled, patch: Patch, pad: int, min_visible:
     return Labelled(canvas, seen[keep], picture.labels[keep], picture.ignore[keep])
 
 
-def _zoom(rng: np.random.Generator, scale: float) -> float:
+def zoom(rng: np.random.Generator, scale: float) -> float:
     """Draw a factor from 1 − scale to 1 / (1 − scale), even on a log scale."""
-    reach = -np.log(1 - scale)
+    reach = abs(np.log(1 - scale))  # never -0.0, below which NumPy draws nothing
     return float(np.exp(rng.uniform(-reach, reach)))
 
 
 def single_patch(rng: np.random.Generator, picture: Size, canvas: Size, augment: Augment) -> Patch:
     """Draw a zoom and shift for one picture [H, W] on a canvas (H, W); none where both are switched off."""
-    s = _zoom(rng, augment.scale) if augment.scale else 1.0
+    s = zoom(rng, augment.scale) if augment.scale else 1.0
     jitter = rng.uniform(-augment.translate, augment.translate, 2) if augment.translate else np.zeros(2)
     tx = (canvas[1] - picture[1] * s) * (0.5 if s <= 1 else float(rng.uniform(0, 1))) + jitter[0] * canvas[1]
     ty = (canvas[0] - picture[0] * s) * (0.5 if s <= 1 else float(rng.uniform(0, 1))) + jitter[1] * canvas[0]
@@ -95,7 +99,7 @@ def mosaic_patches(rng: np.random.Generator, pictures: list[Size], canvas: Size,
     windows = [(0, 0, cx, cy), (cx, 0, width, cy), (0, cy, cx, height), (cx, cy, width, height)]
     patches = []
     for (h, w), window in zip(pictures, windows, strict=True):
-        s = _zoom(rng, augment.scale)
+        s = zoom(rng, augment.scale)
         # Where the zoomed picture is larger than the window, look at a random part of it; else a random place in it.
         tx = window[0] + float(rng.uniform(0, 1)) * (window[2] - window[0] - w * s)
         ty = window[1] + float(rng.uniform(0, 1)) * (window[3] - window[1] - h * s)
@@ -107,6 +111,11 @@ def compose(pictures: list[Labelled], patches: list[Patch], canvas: Size, pad: i
     """Paste the pictures onto a new canvas (H, W) and join their boxes."""
     image = np.full((*canvas, 3), pad, np.uint8)
     parts = [paste(image, picture, patch, pad, min_visible) for picture, patch in zip(pictures, patches, strict=True)]
+    return join(image, parts)
+
+
+def join(image: Image, parts: list[Labelled]) -> Labelled:
+    """Return ``image`` with the boxes of all parts."""
     return Labelled(
         image,
         torch.cat([p.boxes for p in parts]),

@@ -1,7 +1,10 @@
-"""Flips and colour, through albumentations: the one module that knows this library.
+"""Crop, rotation, flips, colour, blur, noise, holes, through albumentations: the one module that knows this library.
 
 albumentations looks for a newer version of itself over the network when it is imported; that is switched off first.
 Geometry that mosaic needs too (zoom, shift) is in `yolite.data.mosaic`, so that it exists once.
+
+`A.Compose` gives all its transforms one seed, so that two of them draw the same numbers: what happens with a chance
+is therefore decided here, and every step has a seed of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yolite.data.hidden import visible_share
 from yolite.geometry import Image
+from yolite.seeding import derived
+from yolite.structures import Size
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,14 @@ class Augment:
         translate: Shift by up to this share of the input.
         hflip, vflip: Chances of a flip.
         hue, saturation, brightness: Half ranges of the colour changes.
-        min_visible: A box cut to less than this share of its area is left out.
+        min_visible: A box cut or covered to less than this share of its area is left out.
+        crop: Chance of a crop that keeps all boxes, enlarged to the input.
+        rotate: Rotation by up to so many degrees either way.
+        shear: Shear by up to so many degrees, in x and in y.
+        blur, noise: Chances of a blurred and of a noisy picture.
+        cutout: Chance of grey holes.
+        mixup: Share of samples blended with another picture.
+        copy_paste: Share of samples into which boxes of another picture are pasted.
     """
 
     mosaic: float
@@ -42,6 +55,18 @@ class Augment:
     saturation: float
     brightness: float
     min_visible: float
+    crop: float = 0.0
+    rotate: float = 0.0
+    shear: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    cutout: float = 0.0
+    mixup: float = 0.0
+    copy_paste: float = 0.0
+
+
+Changed = tuple[Image, Tensor, Tensor]
+"""A changed picture, its boxes [K, 4], and which of the former boxes they are [K]."""
 
 
 class FlipAndColour:
@@ -52,8 +77,9 @@ class FlipAndColour:
         steps: list[A.BasicTransform] = []
         if augment.hflip:
             steps.append(A.HorizontalFlip(p=augment.hflip))
-        if augment.vflip:
-            steps.append(A.VerticalFlip(p=augment.vflip))
+        self._vertical = A.VerticalFlip(p=augment.vflip) if augment.vflip else None
+        if self._vertical is not None:
+            steps.append(self._vertical)
         if b or s or h:
             steps.append(
                 A.ColorJitter(brightness=(1 - b, 1 + b), contrast=(1 - b / 2, 1 + b / 2), saturation=(1 - s, 1 + s),
@@ -63,8 +89,9 @@ class FlipAndColour:
         self._moves = bool(augment.hflip or augment.vflip)
         boxes = A.BboxParams(format="pascal_voc", label_fields=["rows"]) if self._moves else None
         self._compose = A.Compose(steps, bbox_params=boxes) if steps else None
+        self.active = self._compose is not None
 
-    def __call__(self, image: Image, boxes: Tensor, seed: int) -> tuple[Image, Tensor, Tensor]:
+    def __call__(self, image: Image, boxes: Tensor, seed: int) -> Changed:
         """Transform one picture.
 
         Args:
@@ -78,10 +105,86 @@ class FlipAndColour:
         if self._compose is None:
             return image, boxes, torch.arange(len(boxes))
         self._compose.set_random_seed(seed)
+        if self._vertical is not None:  # else every mirror image would be upside down too
+            self._vertical.set_random_seed(derived(seed, 1))
         if not self._moves:
             recoloured = self._compose(image=image)["image"]
             return np.ascontiguousarray(recoloured), boxes, torch.arange(len(boxes))
-        out = self._compose(image=image, bboxes=boxes.numpy(), rows=np.arange(len(boxes)))
-        moved = torch.as_tensor(np.asarray(out["bboxes"], np.float32).reshape(-1, 4))
-        rows = torch.as_tensor(np.asarray(out["rows"], np.int64).reshape(-1))
-        return np.ascontiguousarray(out["image"]), moved, rows
+        return _with_boxes(self._compose, image, boxes)
+
+
+def _with_boxes(compose: A.Compose, image: Image, boxes: Tensor) -> Changed:
+    """Run a pipeline that moves boxes."""
+    out = compose(image=image, bboxes=boxes.numpy(), rows=np.arange(len(boxes)))
+    moved = torch.as_tensor(np.asarray(out["bboxes"], np.float32).reshape(-1, 4))
+    rows = torch.as_tensor(np.asarray(out["rows"], np.int64).reshape(-1))
+    return np.ascontiguousarray(out["image"]), moved, rows
+
+
+class Warp:
+    """Crop, rotate and shear a picture on a canvas of one size; boxes become the bounds of what they were.
+
+    A box is left out when less than ``min_visible`` of its area or less than 2 px of a side remains on the canvas.
+    """
+
+    def __init__(self, augment: Augment, canvas: Size, pad: int) -> None:
+        crop = [
+            A.BBoxSafeRandomCrop(),
+            A.LongestMaxSize(max_size_hw=canvas),
+            A.PadIfNeeded(*canvas, fill=pad),
+        ]
+        turn, tilt = augment.rotate, augment.shear
+        affine = A.Affine(rotate=(-turn, turn), shear={"x": (-tilt, tilt), "y": (-tilt, tilt)}, fill=pad, p=1.0)
+        boxes = A.BboxParams(
+            format="pascal_voc", label_fields=["rows"], min_width=2, min_height=2,
+            min_visibility=augment.min_visible * (1 - 1e-5),  # a whole box may lose its last bit
+        )  # fmt: skip
+        self._steps = [
+            (chance, A.Compose(steps, bbox_params=boxes))
+            for chance, steps in ((augment.crop, crop), (float(bool(turn or tilt)), [affine]))
+            if chance
+        ]
+        self.active = bool(self._steps)
+
+    def __call__(self, image: Image, boxes: Tensor, seed: int) -> Changed:
+        """Transform one picture of the canvas's size; see `FlipAndColour`."""
+        rng, rows = np.random.default_rng(seed), torch.arange(len(boxes))
+        for chance, compose in self._steps:
+            own = int(rng.integers(2**31))
+            if rng.random() < chance:
+                compose.set_random_seed(own)
+                image, boxes, kept = _with_boxes(compose, image, boxes)
+                rows = rows[kept]
+        return image, boxes, rows
+
+
+class Damage:
+    """Blur, noise and grey holes: the boxes stay where they are, but go where a hole covers too much of one."""
+
+    def __init__(self, augment: Augment, pad: int) -> None:
+        self._min_visible = augment.min_visible
+        # MotionBlur smears to one side, which moves the objects, unless told not to
+        blurs = [A.GaussianBlur(blur_limit=0, sigma_limit=(0.5, 2.0), p=1.0),
+                 A.MotionBlur(blur_limit=(3, 7), allow_shifted=False, direction_range=(0.0, 0.0), p=1.0)]  # fmt: skip
+        noise = A.GaussNoise(std_range=(0.02, 0.1), p=1.0)
+        # The holes are read from a mask: told of boxes, albumentations cuts all of them to whole px.
+        holes = A.CoarseDropout(num_holes_range=(1, 4), hole_height_range=(0.05, 0.25), hole_width_range=(0.05, 0.25),
+                                fill=pad, fill_mask=0, p=1.0)  # fmt: skip
+        self._steps = [
+            (chance, [A.Compose([one]) for one in either])
+            for chance, either in ((augment.blur, blurs), (augment.noise, [noise]), (augment.cutout, [holes]))
+            if chance
+        ]
+        self.active = bool(self._steps)
+
+    def __call__(self, image: Image, boxes: Tensor, seed: int) -> Changed:
+        """Transform one picture; see `FlipAndColour`."""
+        rng, shown = np.random.default_rng(seed), np.ones(image.shape[:2], np.uint8)
+        for chance, either in self._steps:
+            own, which = int(rng.integers(2**31)), int(rng.integers(len(either)))
+            if rng.random() < chance:
+                either[which].set_random_seed(own)
+                out = either[which](image=image, mask=shown)
+                image, shown = out["image"], out["mask"]
+        rows = (visible_share(shown == 0, boxes) >= self._min_visible).nonzero()[:, 0]
+        return np.ascontiguousarray(image), boxes[rows], rows

@@ -36,7 +36,9 @@ def objectness_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")
 
 
-def class_loss(logits: Tensor, labels: Tensor, spec: HeadSpec, smoothing: float = 0.0) -> Tensor:
+def class_loss(
+    logits: Tensor, labels: Tensor, spec: HeadSpec, smoothing: float = 0.0, weights: Sequence[float] = ()
+) -> Tensor:
     """Return the summed class loss of the positives.
 
     Args:
@@ -45,13 +47,19 @@ def class_loss(logits: Tensor, labels: Tensor, spec: HeadSpec, smoothing: float 
         spec: ``sigmoid``: one binary cross entropy a class (YOLOv3, section 2.2); ``softmax``: cross entropy.
         smoothing: Share s of the target spread evenly over the K classes: (1 - s) · one-hot + s / K
             (label smoothing: arXiv 1512.00567, section 7).
+        weights: One a class: a positive's whole class loss is multiplied by that of its label; empty: all 1.
     """
+    # without weights the sum is torch's own: the bits of earlier runs
+    reduction = "none" if weights else "sum"
     if spec.class_code == "softmax":
-        return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
-    wanted = F.one_hot(labels, logits.shape[-1]).to(logits.dtype)
-    if smoothing:
-        wanted = wanted * (1 - smoothing) + smoothing / logits.shape[-1]
-    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+        loss = F.cross_entropy(logits, labels, reduction=reduction, label_smoothing=smoothing)
+    else:
+        wanted = F.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+        if smoothing:
+            wanted = wanted * (1 - smoothing) + smoothing / logits.shape[-1]
+        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction=reduction)
+        loss = loss.sum(-1) if weights else loss
+    return (loss * logits.new_tensor(weights)[labels]).sum() if weights else loss
 
 
 @torch.no_grad()
@@ -86,7 +94,7 @@ class DetectionLoss:
         iou: Overlap measure of the box part.
         ratio, neighbours: The assignment's rule; see `yolite.training.assign.assign`.
         ignore_iou: Negatives above this overlap are ignored; 1 switches the rule off.
-        label_smoothing: See `class_loss`.
+        label_smoothing, class_weights: See `class_loss`; the divisor stays the number of positives.
     """
 
     box: float
@@ -97,6 +105,7 @@ class DetectionLoss:
     neighbours: bool = True
     ignore_iou: float = 0.7
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()
     names: tuple[str, ...] = field(default=("box", "objectness", "classes"), init=False)
 
     def level(self, raw: Tensor, targets: Targets, spec: HeadSpec) -> tuple[Tensor, Assignment]:
@@ -120,7 +129,7 @@ class DetectionLoss:
             weight = weight.masked_fill(near & ~positive, 0.0)
         shape = decoded.objectness.shape
         objectness = objectness_loss(decoded.objectness, target.view(shape), weight.view(shape))
-        classes = class_loss(t[:, 5:], targets.labels[found.target], spec, self.label_smoothing)
+        classes = class_loss(t[:, 5:], targets.labels[found.target], spec, self.label_smoothing, self.class_weights)
         return torch.stack((box, objectness, classes)), found
 
     def count(self, targets: Targets, specs: Sequence[HeadSpec], size: Size) -> Tensor:

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from yolite.build import (
 from yolite.checkpoint import find_weights, load_checkpoint, transfer
 from yolite.config import Config, absolute_source, replace_setting, to_plain
 from yolite.console import Console
+from yolite.data.balance import boxes_seen, epoch_size, image_weights
 from yolite.data.dataset import Split
 from yolite.data.loader import choose_workers
 from yolite.data.pictures import Pictures
@@ -34,6 +36,7 @@ from yolite.paths import free_bytes, user_cache
 from yolite.processes import ALONE, Processes
 from yolite.structures import Preprocess
 from yolite.training.batch import choose_batch
+from yolite.training.imbalance import counts_line, inverse_frequency, weights_line
 from yolite.training.optim import Layers, freeze
 from yolite.training.resume import DataHashes, differences, fingerprint, hash_labels
 
@@ -48,6 +51,7 @@ class Prepared:
     Attributes:
         layers: How the network's layers may be spoken of.
         objects: Number of training boxes of each class.
+        weights: How often an epoch shows each training picture; None: once.
         data: A hash of each image's labels by role and id.
         fingerprint: A hash of all of them and the class names.
     """
@@ -60,6 +64,7 @@ class Prepared:
     names: list[str]
     layers: Layers
     objects: list[int]
+    weights: np.ndarray | None
     data: DataHashes
     fingerprint: str
 
@@ -181,6 +186,34 @@ def _decide(config: Config, images: int, mirror_safe: bool, device: torch.device
     return config
 
 
+def _image_weights(config: Config, train: Pictures, names: list[str], console: Console) -> np.ndarray | None:
+    """Return how often an epoch shows each picture, and say what that does to the counts."""
+    balance, background = config.data.balance, config.data.background
+    if balance == "off" and background == 1:
+        return None
+    weights = image_weights(train.samples, len(names), balance, background)
+    settings = f"data.balance={balance}, data.background={background:g}"
+    if weights is None:
+        console.say(f"{settings}: nothing changes, every picture is shown once an epoch")
+        return None
+    before, after = (boxes_seen(train.samples, len(names), w) for w in (None, weights))
+    console.say(counts_line(settings, names, (len(train), epoch_size(weights)), before, after))
+    return weights
+
+
+def _decide_class_weights(config: Config, names: list[str], boxes: list[float], console: Console) -> Config:
+    """Decide ``loss.class_weights: auto`` by the boxes of an epoch, and say what weights do to the counts."""
+    weights = config.loss.class_weights
+    if weights == "off":
+        return config
+    how = "given" if isinstance(weights, list) else "auto: one over the boxes"
+    chosen = weights if isinstance(weights, list) else inverse_frequency(boxes)
+    if len(chosen) != len(names):
+        raise UserError(f"loss.class_weights has {len(chosen)} numbers for {len(names)} classes ({', '.join(names)})")
+    console.say(weights_line(names, boxes, chosen, how))
+    return replace_setting(config, "loss.class_weights", chosen)
+
+
 def _decide_batch(config: Config, detector: Detector, images: int, processes: Processes, console: Console) -> Config:
     """Decide ``train.batch: auto``, and check the batch against the data and the processes."""
     t = config.train
@@ -199,7 +232,7 @@ def _decide_batch(config: Config, detector: Detector, images: int, processes: Pr
         )
     if batch > images and not config.overfit:
         raise UserError(
-            f"train.batch is {batch}, but there are only {images} training images: give --batch {images} or less"
+            f"train.batch is {batch}, but an epoch has only {images} training images: give --batch {images} or less"
         )
     if batch < shares:
         raise UserError(
@@ -260,11 +293,14 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, resu
         raise UserError(f"{train_split.where}: the {len(train)} training images have no usable box: check the labels")
     if not any(len(s.boxes[~s.ignore]) for s in val.samples):
         console.warn(f"{val_split.where}: the validation images have no box: no AP can be measured (-1)")
-    config = _decide(_decide_anchors(config, wh, console), len(train), train_split.mirror_safe, device, console)
     names, layers = train_split.names, build_layers(config.model)
+    weights = _image_weights(config, train, names, console)
+    shown = len(train) if weights is None else epoch_size(weights)
+    config = _decide(_decide_anchors(config, wh, console), shown, train_split.mirror_safe, device, console)
+    config = _decide_class_weights(config, names, boxes_seen(train.samples, len(names), weights), console)
     detector = build_detector(config, len(names), placeholder_anchors(config.model)).to(device)
     _start_layers(detector, config, layers, resuming, console)
-    config = _decide_batch(config, detector, len(train), processes, console)
+    config = _decide_batch(config, detector, shown, processes, console)
     config = replace_setting(config, "device", str(device) if processes.world == 1 else device.type)
     _check_agreement(config, processes)
     if config.train.sync_bn:
@@ -272,7 +308,8 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, resu
     labels = torch.cat([s.labels[~s.ignore] for s in train.samples])
     objects = torch.bincount(labels, minlength=len(names)).tolist()
     data = {"train": hash_labels(train), "val": hash_labels(val)}
-    return Prepared(config, detector, preprocess, train, val, names, layers, objects, data, fingerprint(data, names))
+    return Prepared(config, detector, preprocess, train, val, names, layers, objects, weights, data,
+                    fingerprint(data, names))  # fmt: skip
 
 
 def _check_agreement(config: Config, processes: Processes) -> None:

@@ -17,9 +17,9 @@ DataHashes = dict[str, dict[str, str]]
 
 FIXED = (
     "model.", "preprocess.", "train.optimizer", "train.freeze", "train.transfer", "train.lr_factors", "train.best_by",
-    "overfit",
+    "overfit", "data.balance", "data.background",
 )  # fmt: skip
-"""Settings that a run's weights, optimiser and best.ckpt depend on: they cannot change within a run."""
+"""Settings that a run's weights, optimiser, best.ckpt or steps an epoch depend on: they cannot change within a run."""
 
 
 def hash_labels(pictures: Pictures) -> dict[str, str]:

@@ -105,14 +105,15 @@ class Trainer:
         )
         self.ema = EMA(self.model, t.ema)
         self.loss = DetectionLoss(c.box, c.objectness, c.classes, c.iou, c.assign.ratio, c.assign.neighbours,
-                                  c.assign.ignore_iou, c.label_smoothing)  # fmt: skip
+                                  c.assign.ignore_iou, c.label_smoothing,
+                                  () if isinstance(c.class_weights, str) else tuple(c.class_weights))  # fmt: skip
         settings = StepSettings(t.precision, t.channels_last, t.clip, t.l1, t.compile, t.sync_bn)
         self.do_step = Stepper(self.model, self.preprocess, self.loss, self.optimizer, self.ema, settings, processes)
         self.epochs = int(t.epochs)
         self.loader = TrainLoader(
             prepared.train, build_augment(self.config), int(t.batch), self.config.seed,
             self.epochs - round(self.config.augment.close_mosaic * self.epochs), int(self.config.data.workers),
-            t.accumulate, processes,
+            t.accumulate, processes, prepared.weights,
         )  # fmt: skip
         self.place = Place()
         self.listeners: list[Listener] = []
