@@ -62,7 +62,15 @@ def test_data_and_evaluation_do_not_know_each_other_or_models() -> None:
 
 
 def test_config_is_seen_by_those_who_build() -> None:
-    allowed = {"build", "training.trainer", "training.prepare", "training.resume", "predictor", "cli"}
+    allowed = {
+        "build",
+        "training.trainer",
+        "training.prepare",
+        "training.decide",
+        "training.resume",
+        "predictor",
+        "cli",
+    }
     for name, others in FILES.items():
         if "config" in others:
             assert name in allowed or name.startswith("commands."), f"{name} imports config"
