@@ -245,3 +245,19 @@ def test_ids_that_stand_twice(three_formats: dict[str, Path]) -> None:
     assert len(split.samples) == 6
     assert {(p.kind, p.line) for p in split.problems} == {("duplicate image id", 0), ("duplicate annotation id", 1)}
     assert split.boxes == len(content["annotations"])
+
+
+def test_rows_that_can_be_both_are_settled_by_the_others(three_formats: dict[str, Path]) -> None:
+    """Three corners or one keypoint? One row cannot tell, a data set can."""
+    labels = three_formats["yolo"].parent / "labels" / "train"
+    both, triangle = "0 0.5 0.5 0.4 0.4 0.5 0.6", "1 0.1 0.1 0.2 0.1 0.2 0.2"
+    (labels / "s000.txt").write_text(both)
+    assert [p.kind for p in load(three_formats["yolo"]).problems] == ["ambiguous row"]
+    (labels / "s001.txt").write_text(f"{triangle}\n1 0.3 0.3 0.2 0.5 0.9 0.9")
+    split = load(three_formats["yolo"])
+    assert [p.kind for p in split.problems] == ["polygon"] * 3
+    torch.testing.assert_close(split.samples[0].boxes, torch.tensor([[51.2, 38.4, 64, 57.6]]))
+    (labels / "s001.txt").write_text("".join(f"1 0.5 0.5 0.2 0.2 0.5 0.5{n}\n" for n in range(10)))
+    split = load(three_formats["yolo"])
+    assert [p.kind for p in split.problems] == ["pose"] * 11 + ["duplicate box"] * 9
+    torch.testing.assert_close(split.samples[0].boxes, torch.tensor([[38.4, 28.8, 89.6, 67.2]]))

@@ -2,13 +2,15 @@
 
 Rows of its two relatives are read for their boxes: polygons (``class x1 y1 x2 y2 x3 y3 ...``) and poses
 (``class cx cy w h`` and keypoints ``x y`` or ``x y visibility``). The count of fields alone cannot tell these apart, so
-both readings are tried, and a row that allows both is left out.
+both readings are tried. Where a row allows both, all rows of the role together decide (`_style_of`) or it is left out.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,7 +26,10 @@ MOST_CLASSES = 10_000
 """A class id past this, in a data set without names, is taken for a slip."""
 _PAST = 0.01
 """So far past the image, as a share of it, a corner may lie: rounding, and what a hand does at an edge."""
+_POSES = 10
+"""So many rows at least must look like poses before they are taken for poses."""
 _NEW_LINE = re.compile("\r\n|\r|\n")
+Style = Callable[[], str]
 
 
 def label_path(image: Path) -> Path:
@@ -56,26 +61,59 @@ def _is_polygon(numbers: list[float]) -> bool:
 
 def _is_pose(numbers: list[float], step: int) -> bool:
     """Return whether they can be a box and the keypoints in it, each of ``step`` numbers (the third: 0, 1 or 2)."""
+    if len(numbers) < 6:
+        return False
     (cx, cy, w, h), rest = numbers[:4], numbers[4:]
-    if not rest or len(rest) % step or not 0 < w <= 1 + _PAST or not 0 < h <= 1 + _PAST:
+    if len(rest) % step or not 0 < w <= 1 + _PAST or not 0 < h <= 1 + _PAST:
         return False
     points = [(rest[i], rest[i + 1]) for i in range(0, len(rest), step) if rest[i] or rest[i + 1]]  # 0 0: not labelled
     inside = all(abs(x - cx) <= w / 2 + _PAST and abs(y - cy) <= h / 2 + _PAST for x, y in points)
     return inside and (step == 2 or all(v in (0, 1, 2) for v in rest[2::3]))
 
 
-def _reading(numbers: list[float]) -> tuple[str, str]:
+def _readings(numbers: list[float]) -> set[str]:
+    """Return how a row of more than a box can be read: ``polygon``, ``pose``, both or neither."""
+    polygon, pose = _is_polygon(numbers), any(_is_pose(numbers, step) for step in (2, 3))
+    return {name for name, fits in (("polygon", polygon), ("pose", pose)) if fits}
+
+
+def _style_of(rows: list[list[float]]) -> str:
+    """Return how rows that allow both readings are meant, by all rows of more than a box: or empty, if unknown.
+
+    Poses of one data set have equally many keypoints, and those lie in their boxes; of polygons read as poses, that is
+    true of about a third.
+    """
+    read = [(len(numbers), found) for numbers in rows if (found := _readings(numbers))]
+    poses = sum("pose" in found for _, found in read)
+    if len({count for count, _ in read}) > 1 or poses < 0.5 * len(read):
+        return "polygon"
+    return "pose" if len(read) >= _POSES and poses >= 0.95 * len(read) else ""
+
+
+def _survey(files: list[Path]) -> Style:
+    """Return a function that reads these label files once, when first called, and says what `_style_of` them is."""
+
+    @functools.cache
+    def style() -> str:
+        texts = (_label_text(file, []) or "" for file in files)
+        rows = (_numbers(line) for text in texts for line in text.splitlines())
+        return _style_of([row[1:] for row in rows if row and len(row) > 5])
+
+    return style
+
+
+def _reading(numbers: list[float], style: Style) -> tuple[str, str]:
     """Return what a row is by the numbers after its class: ``box``, or the kind of finding that it makes, and why."""
-    count = len(numbers) + 1
-    if count == 5:
+    if len(numbers) == 4:
         return "box", ""
-    polygon, pose = count > 6 and _is_polygon(numbers), count > 6 and any(_is_pose(numbers, step) for step in (2, 3))
-    if polygon and pose:
-        return "ambiguous row", f"{count} fields can be a polygon as well as a box with keypoints"
-    if polygon:
-        return "polygon", f"a polygon of {len(numbers) // 2} points"
-    if pose:
+    count, found = len(numbers) + 1, _readings(numbers)
+    meant = style() if found else ""
+    if found == {"pose"} or ("pose" in found and meant == "pose"):
         return "pose", f"a box and {len(numbers) - 4} numbers of keypoints"
+    if "polygon" in found and (meant == "polygon" or (len(found) == 1 and not meant)):
+        return "polygon", f"a polygon of {len(numbers) // 2} points"
+    if found:
+        return "ambiguous row", f"{count} fields can be a polygon as well as a box with keypoints"
     return "field count", f"{count} fields are neither class cx cy w h nor the points of a polygon or pose"
 
 
@@ -99,7 +137,7 @@ def _box(numbers: list[float], reading: str, size: Size) -> tuple[float, float, 
 
 
 def _parse_row(
-    text: str, line: int, file: Path, classes: int | None, size: Size, problems: list[Problem]
+    text: str, line: int, file: Path, classes: int | None, size: Size, problems: list[Problem], style: Style
 ) -> Row | None:
     """Read one row, or report what is wrong with it and return None."""
 
@@ -113,7 +151,7 @@ def _parse_row(
         return report("not a number", f"{shown} holds something that is not a number")
     if not all(map(math.isfinite, numbers)):
         return report("not finite", f"{shown} holds NaN or infinity")
-    reading, why = _reading(numbers[1:])
+    reading, why = _reading(numbers[1:], style)
     if reading not in ("box", "polygon", "pose"):
         return report(reading, f"{shown}: {why}")
     label = int(numbers[0])
@@ -127,22 +165,38 @@ def _parse_row(
     return Row(line, _box(numbers[1:], reading, size), label)
 
 
-def read_labels(file: Path, size: Size, classes: int | None, problems: list[Problem]) -> list[Row]:
-    """Read a label file for an image of ``size`` (H, W); a missing file is reported and means no boxes."""
+def _label_text(file: Path, problems: list[Problem]) -> str | None:
+    """Return a label file's text, or None (reported) where it cannot be read."""
     try:
-        text = read_label(file).decode("utf-8-sig")  # some editors put a byte order mark before the first row
+        return read_label(file).decode("utf-8-sig")  # some editors put a byte order mark before the first row
     except FileNotFoundError:
         problems.append(Problem(file, 0, "no label file", "there is no label file"))
-        return []
     except (OSError, ValueError) as error:
         reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
         problems.append(Problem(file, 0, "unreadable label file", f"the label file cannot be read ({reason})"))
+    return None
+
+
+def read_labels(
+    file: Path, size: Size, classes: int | None, problems: list[Problem], style: Style = lambda: ""
+) -> list[Row]:
+    """Read a label file for an image of ``size`` (H, W); a missing file is reported and means no boxes.
+
+    Args:
+        file: The label file.
+        size: Of the image.
+        classes: Number of names; None where any id is taken.
+        problems: Findings are added here.
+        style: How rows are meant that can be polygons as well as poses; empty: they are left out.
+    """
+    text = _label_text(file, problems)
+    if text is None:
         return []
     # not splitlines: it also splits where an editor counts no line
     lines = [(number, line.strip()) for number, line in enumerate(_NEW_LINE.split(text), 1) if line.strip()]
     if not lines:
         problems.append(Problem(file, 0, "empty label file", "there is no row in it"))
-    rows = [_parse_row(line, number, file, classes, size, problems) for number, line in lines]
+    rows = [_parse_row(line, number, file, classes, size, problems, style) for number, line in lines]
     return [row for row in rows if row is not None]
 
 
@@ -162,6 +216,7 @@ def read_yolo(entries: list[Path], classes: int | None, problems: list[Problem])
         where = ", ".join(str(e) for e in entries)
         raise UserError(f"{where} holds no images ({', '.join(sorted(SUFFIXES))}): check the path")
     samples = []
+    style = _survey([label_path(image) for image in images])
     for image in images:
         try:
             size = image_size(image)
@@ -169,7 +224,7 @@ def read_yolo(entries: list[Path], classes: int | None, problems: list[Problem])
             problems.append(Problem(image, 0, error.kind, str(error)))
             continue
         labels = label_path(image)
-        rows = read_labels(labels, size, classes, problems)
+        rows = read_labels(labels, size, classes, problems, style)
         samples.append(make_sample(image, size, rows, labels, image.stem, problems))
     report_orphans(images, problems)
     return samples
@@ -183,7 +238,9 @@ def class_count(entries: list[Path]) -> int:
     """
     labels = [label_path(image) for entry in entries for image in _images_of(entry)]
     # only the ids count here: the boxes are read, and what is wrong with them is reported, by `read_yolo`
-    largest = [max((row.label for row in read_labels(file, (1, 1), None, [])), default=0) for file in labels]
+    largest = [
+        max((row.label for row in read_labels(file, (1, 1), None, [], lambda: "polygon")), default=0) for file in labels
+    ]
     count = max(largest, default=0) + 1
     if count > MOST_CLASSES:
         worst = labels[largest.index(count - 1)]
