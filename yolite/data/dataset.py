@@ -49,6 +49,17 @@ class Split:
         """Number of boxes."""
         return sum(len(sample.boxes) for sample in self.samples)
 
+    def require_images(self) -> None:
+        """Refuse a role of which no image is left.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not self.samples:
+            left_out = next((p for p in self.problems if p.action == "image left out"), None)
+            reason = f" (first: {left_out})" if left_out else ""
+            raise UserError(f"{self.where}: no image of the role {self.role!r} can be read{reason}")
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -70,7 +81,31 @@ class DataSet:
     where: str
     mirror_safe: bool = True
 
+    @property
+    def roles(self) -> list[str]:
+        """The roles that something plays: lists of a VOC root that are there; of a COCO json itself only the first."""
+        if self.kind == "voc":
+            lists = self.root / "ImageSets" / "Main"
+            there = [r for r in self.entries if self.entries[r] != r or (lists / f"{r}.txt").is_file()]
+            return there or list(self.entries)
+        return list(self.entries)[: 1 if self.plays_any_role else None]
+
+    @property
+    def plays_any_role(self) -> bool:
+        """Whether this is one COCO json that plays whichever role is asked for."""
+        return Path(self.where).suffix == ".json" and len(set(self.entries.values())) == 1
+
     def load(self, role: str, need_images: bool = True, need_sizes: bool = True) -> Split:
+        """Read the samples of a role as `read` does.
+
+        Raises:
+            UserError: nothing plays this role, or what does cannot be read at all, or no image of it.
+        """
+        split = self.read(role, need_images, need_sizes)
+        split.require_images()
+        return split
+
+    def read(self, role: str, need_images: bool = True, need_sizes: bool = True) -> Split:
         """Read the samples of a role; a COCO json can be read without its images, and then without their sizes.
 
         Raises:
@@ -95,9 +130,6 @@ class DataSet:
         else:
             paths = [self.root / str(e) for e in (entry if isinstance(entry, list) else [entry])]
             samples = yolo.read_yolo(paths, len(self.names), problems)
-        if not samples:
-            reason = f" (first: {problems[0]})" if problems else ""
-            raise UserError(f"{self.where}: no image of the role {role!r} can be read{reason}")
         return Split(role, samples, self.names, ids, problems,
                      f"{self.where} [{_shown(entry)}]", self.mirror_safe)  # fmt: skip
 
