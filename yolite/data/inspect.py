@@ -64,8 +64,12 @@ def _looks(paths: Sequence[Path], known: frozenset[str]) -> Iterator[Look]:
     context = multiprocessing.get_context()
     try:
         with ProcessPoolExecutor(processes, context, _start_process, (known,)) as pool:
-            for chunk in pool.map(_look_at_all, chunks):
-                yield from chunk
+            try:
+                for chunk in pool.map(_look_at_all, chunks):
+                    yield from chunk
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # else Ctrl-C would wait for all the others
+                raise
     except BrokenProcessPool:
         raise UserError(
             "a process that reads the images was ended from outside (is the memory full?): try again"

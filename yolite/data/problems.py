@@ -107,9 +107,13 @@ class Problem:
         """Whether this is worth knowing but nothing to be mended."""
         return KINDS[self.kind].note
 
+    @property
+    def place(self) -> str:
+        """File and line, for people."""
+        return f"{self.file}:{self.line}" if self.line else str(self.file)
+
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else str(self.file)
-        return f"{where}: {self.message}; {self.action}"
+        return f"{self.place}: {self.message}; {self.action}"
 
 
 def summarise(problems: Iterable[Problem], examples: int = 1) -> list[str]:
