@@ -36,6 +36,18 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
     assert got.flags["C_CONTIGUOUS"]
 
 
+def test_a_png_whose_exif_follows_its_pixels(tmp_path: Path) -> None:
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6
+    PillowImage.fromarray(picture()).save(tmp_path / "a.png", exif=exif)
+    data = (tmp_path / "a.png").read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    last = data.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(data[:start] + data[end:last] + data[start:end] + data[last:])
+    assert image_size(tmp_path / "a.png") == read_image(tmp_path / "a.png").shape[:2] == (40, 24)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "I;16", "P", "1"])
 def test_other_pixel_formats_become_rgb(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")

@@ -278,6 +278,8 @@ def load_splits(dataset: DataSet, roles: Sequence[str], console: Console) -> lis
 
 def look_into(dataset: DataSet, splits: Sequence[Split], console: Console) -> list[Split]:
     """Look into every image of these splits, and say where it is kept what was found."""
+    if not any(sample.path for split in splits for sample in split.samples):
+        return list(splits)
     with console.track("looking into the images") as progress:
         examined, line = examine(splits, str(Path(dataset.where).absolute()), progress)
     console.say(line)

@@ -86,6 +86,9 @@ def _read(dataset: DataSet, console: Console) -> tuple[list[Split], list[Problem
         raise first or UserError(f"{dataset.where} has no role that could be checked")
     if dataset.plays_any_role:
         console.say(f"{dataset.where} plays any role; it is checked once, as {splits[0].role}")
+        if not splits[0].samples and {p.kind for p in splits[0].problems} == {"missing image"}:
+            console.say("none of its images lies beside it: only what the json itself says is checked")
+            splits = [dataset.read(splits[0].role, need_images=False)]
     return splits, problems
 
 

@@ -113,6 +113,15 @@ def _require_file(path: Path) -> None:
         raise ImageError(f"{there.st_size / 2**30:.1f} GiB are no picture")
 
 
+def _exif(picture: PillowImage.Image, source: Path | BytesIO) -> PillowImage.Exif:
+    """Return the EXIF record; of a PNG without decoding its pixels (as Pillow would), unless it follows them."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        data = source.read_bytes() if isinstance(source, Path) else source.getvalue()
+        if b"eXIf" not in data:
+            return PillowImage.Image.getexif(picture)
+    return picture.getexif()
+
+
 def _header(source: Path | BytesIO) -> Header:
     """Read the header of an image file or of its bytes, without decoding the pixels.
 
@@ -121,11 +130,11 @@ def _header(source: Path | BytesIO) -> Header:
     """
     try:
         with PillowImage.open(source) as picture:
-            width, height = picture.size
-            orientation = picture.getexif().get(_ORIENTATION, 1)
             tile = getattr(picture, "tile", None)
             arguments = tile[0][3] if tile else ""
             raw = arguments if isinstance(arguments, str) else (arguments or [""])[0]
+            width, height = picture.size
+            orientation = _exif(picture, source).get(_ORIENTATION, 1)
             alpha = "A" in picture.getbands() or "transparency" in picture.info
             kind, mode = str(picture.format), picture.mode
     except PillowImage.DecompressionBombError:
