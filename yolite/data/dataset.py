@@ -152,8 +152,20 @@ def _coco_entry(root: Path, entry: Any, need_images: bool) -> tuple[Path, Path |
     return file, images if need_images else None
 
 
+def _require_words(value: Any, what: str, where: Path) -> None:
+    """Refuse what is nested where a word is due: by anchors a few lines of YAML can stand for more than fits in memory.
+
+    Raises:
+        UserError: a list or mapping.
+    """
+    for word in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]:
+        if isinstance(word, (list, Mapping)):
+            raise UserError(f"{where}: {what} holds a list or mapping where a word is due: mend it")
+
+
 def _names(value: Any, where: Path) -> list[str]:
     """Read the ``names`` of a YAML: a list, or a mapping from 0 on."""
+    _require_words(value, "names", where)
     if isinstance(value, Mapping):
         try:
             ordered = {int(k): str(v) for k, v in value.items()}
@@ -169,6 +181,10 @@ def _names(value: Any, where: Path) -> list[str]:
 
 def _from_yaml(file: Path, plain: Mapping[str, Any], overrides: Mapping[str, str]) -> DataSet:
     """Describe a data set from its YAML (see the command contract)."""
+    for key in ("path", *ROLES):
+        _require_words(plain.get(key), key, file)
+    if isinstance(plain.get("path"), (list, Mapping)):
+        raise UserError(f"{file}: path is no path: give one folder")
     root = file.parent / str(plain.get("path") or ".")
     entries: dict[str, Any] = {role: plain[role] for role in ROLES if plain.get(role)}
     entries.update(overrides)

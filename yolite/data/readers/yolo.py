@@ -39,7 +39,8 @@ def label_path(image: Path) -> Path:
         if parts[i] == "images":
             parts[i] = "labels"
             break
-    return Path(*parts).with_suffix(".txt")
+    labels = Path(*parts)
+    return labels.with_suffix(".txt") if labels.name else labels / ".txt"  # a list may hold anything, even "/"
 
 
 def _images_of(entry: Path) -> list[Path]:
