@@ -1,5 +1,6 @@
 """`yolite check`: one planted fault of every kind is found, each with its place; training leaves out the same."""
 
+import ast
 import hashlib
 import json
 import os
@@ -375,3 +376,11 @@ def test_the_page_lists_every_kind_with_its_action() -> None:
 
 def test_the_size_that_is_asked_for_is_that_of_training() -> None:
     assert load_config(None, None, {}, []).imgsz == (320, 320)
+
+
+def test_every_kind_in_the_code_is_on_the_list() -> None:
+    for path in (ROOT / "yolite").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Problem" and len(node.args) > 2:
+                kind = node.args[2]
+                assert not isinstance(kind, ast.Constant) or kind.value in KINDS, (path, kind.lineno)

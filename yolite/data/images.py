@@ -28,6 +28,8 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 MOST_BYTES = 2**30
 """A larger file is taken for no picture: it would fill the memory."""
+JPEG_MOST = 2000
+"""More px a byte are no JPEG: one bit for 64 px is the least. Decoding would fill the memory with nothing."""
 
 _ORIENTATION = 0x0112
 # EXIF orientation → what makes the stored pixels upright (Exif 2.32, 4.6.4, tag 0x0112).
@@ -167,13 +169,23 @@ def _first_scan(data: bytes) -> int:
     return at
 
 
+def _png_ends(data: bytes) -> bool:
+    """Return whether the chunks of a PNG lead to its last one (a false length makes OpenCV ask for a GiB)."""
+    at = 8
+    while at + 12 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False
+
+
 def _is_cut(data: bytes) -> bool:
     """Return whether the file ends before its format says so: OpenCV 4 paints what is missing of a JPEG grey."""
     if data.startswith(b"\xff\xd8"):
         # coded data hold no such marker, but a preview before the first scan ends with one of its own
         return data.find(b"\xff\xd9", _first_scan(data)) < 0
     if data.startswith(b"\x89PNG"):
-        return b"IEND" not in data
+        return not _png_ends(data)
     if data.startswith(b"RIFF"):
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     return False
@@ -201,6 +213,9 @@ def decode(data: bytes) -> tuple[Image, Header]:
     if _is_cut(data):
         raise ImageError("the file is cut off: its end is missing", "truncated image")
     header = _header(BytesIO(data))
+    height, width = header.size
+    if header.format in ("JPEG", "MPO") and height * width > JPEG_MOST * len(data):
+        raise ImageError(f"its header states {width}x{height} px, for which {len(data)} bytes are too few")
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
@@ -208,7 +223,8 @@ def decode(data: bytes) -> tuple[Image, Header]:
     if decoded is None:
         raise ImageError("cannot be decoded: damaged or an unknown format")
     if decoded.shape[:2] != header.size:
-        raise ImageError(f"its header states {header.size[::-1]} px, its pixels are {decoded.shape[1::-1]}")
+        stated, found = f"{width}x{height}", f"{decoded.shape[1]}x{decoded.shape[0]}"
+        raise ImageError(f"its header states {stated} px, its pixels are {found}")
     image: Image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
     if header.orientation != 1:
         image = np.ascontiguousarray(_UPRIGHT[header.orientation](image))
