@@ -489,3 +489,20 @@ def test_commands_answer_broken_sets(cli: Callable, tmp_path: Path) -> None:
     assert sum(seen.values()) > 36
     assert seen[1] > 5
     assert seen[2] > 5
+
+
+def test_labels_that_never_end(tmp_path: Path) -> None:
+    """A pipe would block, a device never end, a huge file fill the memory."""
+    root = voc_root(tmp_path / "voc")
+    for name in ("a.txt", "Annotations/a.xml"):
+        file = root / name
+        for make in (os.mkfifo, lambda f: f.symlink_to("/dev/zero"), lambda f: f.touch() or os.truncate(f, 2**33)):
+            make(file)
+            problems: list[Problem] = []
+            with limit(name):
+                if file.suffix == ".txt":
+                    read_labels(file, SIZE, 2, problems)
+                else:
+                    read_voc(root, "train", NAMES, problems)
+            assert [p.kind for p in problems] == ["unreadable label file"]
+            file.unlink()
