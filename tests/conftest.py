@@ -1,6 +1,7 @@
 """Small data sets that tests write for themselves: nothing comes from outside the repository."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,12 @@ hypothesis.settings.register_profile("yolite", deadline=None)
 hypothesis.settings.load_profile("yolite")
 
 NAMES = ["block", "disc"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The tests' own cache folder, here and in the processes they start: the user's is left alone."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 def scene(seed: int, size: tuple[int, int] = (96, 128)) -> tuple[np.ndarray, list[tuple[int, tuple[int, ...]]]]:

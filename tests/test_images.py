@@ -1,3 +1,5 @@
+import os
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +19,33 @@ def picture() -> np.ndarray:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
     """Pillow's exif_transpose is the oracle."""
     stored = PillowImage.fromarray(picture())
     exif = PillowImage.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"a{suffix}"
-    stored.save(path, exif=exif, **({"quality": 100, "subsampling": 0} if suffix == ".jpg" else {}))
+    options = {".jpg": {"quality": 100, "subsampling": 0}, ".webp": {"lossless": True}}
+    stored.save(path, exif=exif, **options.get(suffix, {}))
     wanted = np.asarray(ImageOps.exif_transpose(PillowImage.open(path)))
     got = read_image(path)
     assert got.shape == wanted.shape
     assert image_size(path) == got.shape[:2]
     assert np.abs(got.astype(int) - wanted.astype(int)).max() <= 4
     assert got.flags["C_CONTIGUOUS"]
+
+
+def test_a_png_whose_exif_follows_its_pixels(tmp_path: Path) -> None:
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6
+    PillowImage.fromarray(picture()).save(tmp_path / "a.png", exif=exif)
+    data = (tmp_path / "a.png").read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    last = data.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(data[:start] + data[end:last] + data[start:end] + data[last:])
+    assert image_size(tmp_path / "a.png") == read_image(tmp_path / "a.png").shape[:2] == (40, 24)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "I;16", "P", "1"])
@@ -58,6 +73,38 @@ def test_unreadable_files_say_why(tmp_path: Path, content: bytes) -> None:
         read_image(path)
     with pytest.raises(ImageError):
         image_size(path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("cut", [2, 40])
+def test_a_file_that_is_cut_off_is_no_image(tmp_path: Path, suffix: str, cut: int) -> None:
+    """Whatever OpenCV makes of it: some releases paint the missing part grey. A preview has an end of its own."""
+    noise = PillowImage.fromarray(np.random.default_rng(0).integers(0, 255, (24, 40, 3), np.uint8))
+    preview = BytesIO()
+    noise.save(preview, "JPEG")
+    noise.save(tmp_path / f"a{suffix}", exif=b"Exif\0\0" + preview.getvalue())
+    whole = (tmp_path / f"a{suffix}").read_bytes()
+    (tmp_path / f"a{suffix}").write_bytes(whole[: -8 - cut])
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path / f"a{suffix}")
+    assert caught.value.kind == "truncated image"
+
+
+def test_what_follows_a_picture_is_no_fault(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg", picture())
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes() + b"made by a camera")
+    assert read_image(tmp_path / "a.jpg").shape == (24, 40, 3)
+
+
+def test_pipes_devices_and_bombs_are_no_images(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "huge.png").touch()
+    os.truncate(tmp_path / "huge.png", 2**31)
+    PillowImage.new("1", (14_000, 14_000)).save(tmp_path / "bomb.png")
+    for name, words in (("pipe", "ordinary"), ("zero", "ordinary"), ("huge", "2.0 GiB"), ("bomb", "179 million px")):
+        with pytest.raises(ImageError, match=words):
+            read_image(tmp_path / f"{name}.png")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

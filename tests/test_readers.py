@@ -75,8 +75,8 @@ def test_voc_lists_difficult_and_numbers_as_written(three_formats: dict[str, Pat
         ({"bbox": None}, "not a number"),
         ({"bbox": ["x", 1, 2, 3]}, "not a number"),
         ({"area": "big"}, "not a number"),
-        ({"category_id": [7]}, "class id"),
-        ({"category_id": 99}, "class id"),
+        ({"category_id": [7]}, "unknown category"),
+        ({"category_id": 99}, "unknown category"),
         ({"image_id": [1]}, "annotation entry"),
         ({"image_id": 99, "id": "x"}, "label without image"),
         ({"bbox": [float("nan"), 1, 2, 3]}, "not finite"),
@@ -99,10 +99,22 @@ def test_a_bad_annotation_costs_a_box_not_the_image(three_formats: dict[str, Pat
     [
         ("0 0.5 0.5 0.2", "field count", 1),
         ("0 0.5 0.5 0.2 0.2 0.9", "field count", 1),
-        ("0 0.1 0.1 0.2 0.1 0.2 0.2", "field count", 1),
-        ("7 0.5 0.5 0.2 0.2", "class id", 1),
-        ("-1 0.5 0.5 0.2 0.2", "class id", 1),
-        ("0.5 0.5 0.5 0.2 0.2", "class id", 1),
+        ("0 0.1 0.1 0.2 0.1 0.2", "field count", 1),
+        ("0 0.1 0.1 0.1 0.1 0.9 0.9", "field count", 1),
+        ("0 0.1 0.1 0.2 0.1 0.2 1.2", "field count", 1),
+        ("0 0.1 0.1 0.2 0.1 0.2 0.2", "polygon", 2),
+        ("0 0.1 0.1 0.9 0.1 0.9 0.8 0.5 0.9 0.1 0.8", "polygon", 2),
+        ("0 0.5 0.5 0.2 0.2 0.5 0.5 2", "pose", 2),
+        ("0 0.5 0.5 0.2 0.2 0.5 0.5 2 0.45 0.5 1", "pose", 2),
+        ("0 0.5 0.5 0.2 0.2 0.5 0.5 3", "field count", 1),
+        ("0 0.5 0.5 0.2 0.2 0.5 0.9 2", "field count", 1),
+        ("0 0.5 0.5 0.4 0.4 0.5 0.6", "ambiguous row", 1),
+        ("0 0.5 0.5 0.2 0.2 0.5 0.5 1 0.45 0.5 0", "ambiguous row", 1),
+        ("7 0.5 0.5 0.2 0.2", "class id out of range", 1),
+        ("-1 0.5 0.5 0.2 0.2", "class id out of range", 1),
+        ("0.5 0.5 0.5 0.2 0.2", "class id not an integer", 1),
+        ("0 0.5 0.5 0.2_1 0.2", "not a number", 1),
+        ("1 0.5 0.5 0.25 0.25", "duplicate box", 1),
         ("0 a 0.5 0.2 0.2", "not a number", 1),
         ("0 nan 0.5 0.2 0.2", "not finite", 1),
         ("0 1e999 0.5 0.2 0.2", "not finite", 1),
@@ -132,7 +144,7 @@ def test_missing_and_empty_label_files_are_told_apart(three_formats: dict[str, P
     assert len(split.samples) == 6
     assert [len(s.boxes) for s in split.samples[:2]] == [0, 0]
     assert [(p.kind, p.file.name) for p in split.problems] == [
-        ("no label file", "s000.txt"), ("label without image", "ghost.txt"),
+        ("no label file", "s000.txt"), ("empty label file", "s001.txt"), ("label without image", "ghost.txt"),
     ]  # fmt: skip
 
 
@@ -205,3 +217,47 @@ def test_hostile_xml_is_refused(three_formats: dict[str, Path]) -> None:
     split = load(three_formats["voc"])
     assert split.problems[0].kind == "unreadable label file"
     assert "document type" in split.problems[0].message
+
+
+def test_an_entity_bomb_in_another_encoding_is_refused(three_formats: dict[str, Path]) -> None:
+    """The declaration is seen by the parser, not looked for as bytes."""
+    bomb = '<?xml version="1.0" encoding="UTF-16"?><!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><a>&c;</a>'
+    (three_formats["voc"] / "Annotations" / "s000.xml").write_bytes(bomb.encode("utf-16"))
+    (problem,) = load(three_formats["voc"]).problems
+    assert (problem.kind, "document type" in problem.message) == ("unreadable label file", True)
+
+
+def test_polygons_and_poses_give_their_boxes(three_formats: dict[str, Path]) -> None:
+    file = three_formats["yolo"].parent / "labels" / "train" / "s000.txt"
+    file.write_text("0 0.25 0.5 0.75 0.25 0.5 0.75\n1 0.5 0.5 0.25 0.5 0.5 0.5 2\n")
+    split = load(three_formats["yolo"])
+    assert split.samples[0].boxes.tolist() == [[32, 24, 96, 72], [48, 24, 80, 72]]
+    assert [(p.kind, p.line, p.note) for p in split.problems] == [("polygon", 1, True), ("pose", 2, True)]
+
+
+def test_ids_that_stand_twice(three_formats: dict[str, Path]) -> None:
+    file = three_formats["coco"].parent / "coco.json"
+    content = json.loads(file.read_text())
+    content["images"].append({**content["images"][1], "id": 10})
+    content["annotations"][1]["id"] = 1
+    file.write_text(json.dumps(content))
+    split = load(three_formats["coco"])
+    assert len(split.samples) == 6
+    assert {(p.kind, p.line) for p in split.problems} == {("duplicate image id", 0), ("duplicate annotation id", 1)}
+    assert split.boxes == len(content["annotations"])
+
+
+def test_rows_that_can_be_both_are_settled_by_the_others(three_formats: dict[str, Path]) -> None:
+    """Three corners or one keypoint? One row cannot tell, a data set can."""
+    labels = three_formats["yolo"].parent / "labels" / "train"
+    both, triangle = "0 0.5 0.5 0.4 0.4 0.5 0.6", "1 0.1 0.1 0.2 0.1 0.2 0.2"
+    (labels / "s000.txt").write_text(both)
+    assert [p.kind for p in load(three_formats["yolo"]).problems] == ["ambiguous row"]
+    (labels / "s001.txt").write_text(f"{triangle}\n1 0.3 0.3 0.2 0.5 0.9 0.9")
+    split = load(three_formats["yolo"])
+    assert [p.kind for p in split.problems] == ["polygon"] * 3
+    torch.testing.assert_close(split.samples[0].boxes, torch.tensor([[51.2, 38.4, 64, 57.6]]))
+    (labels / "s001.txt").write_text("".join(f"1 0.5 0.5 0.2 0.2 0.5 0.5{n}\n" for n in range(10)))
+    split = load(three_formats["yolo"])
+    assert [p.kind for p in split.problems] == ["pose"] * 11 + ["duplicate box"] * 9
+    torch.testing.assert_close(split.samples[0].boxes, torch.tensor([[38.4, 28.8, 89.6, 67.2]]))

@@ -14,6 +14,7 @@ from yolite.config import Config, DataConfig, ModelConfig
 from yolite.console import Console
 from yolite.data.dataset import ROLES, DataSet, Split, open_dataset
 from yolite.data.digits import ensure_digits, folder_name
+from yolite.data.inspect import examine
 from yolite.data.problems import summarise
 from yolite.data.transforms import Augment
 from yolite.errors import UserError, nearest
@@ -263,9 +264,39 @@ def load_split(
         UserError: nothing plays this role, or nothing of it can be read.
     """
     split = dataset.load(role, need_images, need_sizes)
-    for line in summarise(split.problems):
-        console.warn(f"{role}: {line}")
-    console.say(
-        f"{role}: {len(split.samples)} images, {split.boxes} boxes, {len(split.names)} classes from {split.where}"
-    )
+    _say(split, console)
     return split
+
+
+def load_splits(dataset: DataSet, roles: Sequence[str], console: Console) -> list[Split]:
+    """Read roles as `load_split` does, look into every image, and leave out what cannot be decoded.
+
+    Raises:
+        UserError: nothing plays one of the roles, or nothing of it can be read.
+    """
+    splits = look_into(dataset, [dataset.load(role) for role in roles], console)
+    for split in splits:
+        split.require_images()
+        _say(split, console)
+    return splits
+
+
+def look_into(dataset: DataSet, splits: Sequence[Split], console: Console) -> list[Split]:
+    """Look into every image of these splits, and say where it is kept what was found."""
+    if not any(sample.path for split in splits for sample in split.samples):
+        return list(splits)
+    with console.track("looking into the images") as progress:
+        examined, line = examine(splits, str(Path(dataset.where).absolute()), progress)
+    console.say(line)
+    return examined
+
+
+def _say(split: Split, console: Console) -> None:
+    """Say what was found, one line a kind, and what is left."""
+    for line in summarise(p for p in split.problems if not p.note):
+        console.warn(f"{split.role}: {line}")
+    for line in summarise(p for p in split.problems if p.note):
+        console.say(f"{split.role}: note: {line}")
+    console.say(
+        f"{split.role}: {len(split.samples)} images, {split.boxes} boxes, {len(split.names)} classes from {split.where}"
+    )

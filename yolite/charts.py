@@ -11,6 +11,9 @@ from typing import Any
 from yolite.errors import UserError
 from yolite.files import write_atomically
 
+BARS = 30
+"""So many classes get a bar."""
+
 LEGEND = 24
 """So many runs are named in a legend; more would hide the curves."""
 
@@ -150,3 +153,66 @@ def plot_search(
     for axes in others[len(keys) :]:
         axes.remove()
     save(fig, path)
+
+
+def plot_data(
+    path: Path, wh: Any, centres: Any, roles: Any, names: Sequence[str], classes: Mapping[str, Mapping[str, int]],
+    imgsz: tuple[int, int],
+) -> None:  # fmt: skip
+    """Draw what a data set is made of: boxes by class, their sizes, where they lie, their shapes.
+
+    Args:
+        path: The .png.
+        wh: [N, 2] widths and heights, input px.
+        centres: [N, 2], as shares of the image.
+        roles: [N] place of the split.
+        names: The splits.
+        classes: By class: the boxes of each split.
+        imgsz: (H, W) of the input.
+    """
+    most = sorted(classes.items(), key=lambda item: -sum(item[1].values()))[:BARS]
+    fig, ((top, scatter), (heat, shape)) = figure(12, 9, 2, 2)
+    left = [0] * len(most)
+    for role in names:
+        counts = [row[role] for _, row in most]
+        top.barh([name for name, _ in most], counts, left=left, label=role)
+        left = [a + b for a, b in zip(left, counts, strict=True)]
+    more = f" (the {BARS} largest of {len(classes)})" if len(classes) > BARS else ""
+    top.set(title=f"boxes by class{more}", xlabel="boxes", ylim=(len(most) - 0.5, -0.5))
+    top.tick_params(axis="y", labelsize=9 if len(most) <= 15 else 7)
+    bins = [2 ** (i / 4) for i in range(-16, 17)]
+    for number, role in enumerate(names):
+        mine = wh[roles == number]
+        scatter.scatter(mine[:, 0], mine[:, 1], s=4, alpha=0.4, linewidths=0, label=role)
+        shape.hist((mine[:, 0] / mine[:, 1]).clip(bins[0], bins[-1]), bins, histtype="step", label=role)
+    _size_axes(scatter, float(wh.min()) if len(wh) else 1.0, imgsz)
+    _, _, _, image = heat.hist2d(centres[:, 0], centres[:, 1], bins=24, range=((0, 1), (0, 1)), cmap="magma")
+    heat.set(title="where the centres lie", xlabel="x, share of the width", ylabel="y, share of the height")
+    heat.invert_yaxis()
+    fig.colorbar(image, ax=heat, label="boxes")
+    shape.set(xscale="log", title="shapes", xlabel="width / height", ylabel="boxes")
+    shape.set_xticks([1 / 16, 1 / 4, 1 / 2, 1, 2, 4, 16], ["1:16", "1:4", "1:2", "1:1", "2:1", "4:1", "16:1"])
+    shape.minorticks_off()
+    for axes in (top, scatter, shape):
+        axes.set_axisbelow(True)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8, markerscale=4 if axes is scatter else 1)
+    save(fig, path)
+
+
+def _size_axes(axes: Any, smallest: float, imgsz: tuple[int, int]) -> None:
+    """Give the scatter of sizes its logarithmic axes and the lines between COCO's small, medium and large."""
+    axes.set(xscale="log", yscale="log")
+    axes.minorticks_off()
+    low = max(1.0, smallest * 0.8)
+    high = (imgsz[1] * 1.1, imgsz[0] * 1.1)
+    for side, below, above in ((32, "small", "medium"), (96, "medium", "large")):
+        axes.plot([side * side / high[1], high[0]], [high[1], side * side / high[0]], "--", color="0.4", linewidth=1)
+        text = f"{below} < {side}x{side} px <= {above}"
+        axes.annotate(text, (high[0] * 0.95, side * side / high[0] * 1.25), fontsize=8, ha="right",
+                      bbox={"color": "white", "alpha": 0.8, "pad": 1})  # fmt: skip
+    ticks = [2**i for i in range(12)]
+    axes.set_xticks(ticks, ticks)
+    axes.set_yticks(ticks, ticks)
+    axes.set(xlim=(low, high[0]), ylim=(low, high[1]), xlabel="width, input px", ylabel="height, input px")
+    axes.set_title(f"sizes at {imgsz[0]}x{imgsz[1]} px")

@@ -16,7 +16,7 @@ from yolite import __version__
 from yolite.defaults import CONF, IOU, MAX_DET
 from yolite.errors import UserError, nearest
 
-LATER = ("explain", "check", "import", "export", "bench", "serve", "ablate")
+LATER = ("explain", "import", "export", "bench", "serve", "ablate")
 """Verbs of the contract that are not built yet."""
 
 app = typer.Typer(
@@ -186,6 +186,21 @@ def convert(
     from yolite.commands.convert import convert_data
 
     convert_data(_options(data__source=data), words or [], to, out, link)
+
+
+@app.command()
+def check(
+    words: Words = None,
+    data: Data = None,
+    imgsz: Imgsz = None,
+    json: Json = None,
+    plot: Annotated[Path | None, typer.Option(help="draw classes, sizes, positions and shapes here (.png)")] = None,
+    show: Annotated[int | None, typer.Option(min=1, help="not there yet")] = None,
+) -> int:
+    """Read a data set as training does and list what is wrong with it; exit 1 if anything is."""
+    from yolite.commands.check import check_data
+
+    return check_data(_options(data__source=data, imgsz=imgsz), words or [], json, plot, show)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +15,9 @@ import yaml
 
 from yolite.errors import UserError
 from yolite.paths import can_make
+
+MOST_LABEL_BYTES = 2**26
+"""A larger label file is taken for a slip: it would fill the memory."""
 
 
 def read_text(path: Path) -> str:
@@ -30,6 +34,20 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+
+
+def read_label(path: Path) -> bytes:
+    """Return the content of a label file of one image.
+
+    Raises:
+        OSError: missing, unreadable, no ordinary file (a pipe would block, a device never end) or absurdly large.
+    """
+    there = path.stat()
+    if not stat.S_ISREG(there.st_mode):
+        raise OSError("not an ordinary file")
+    if there.st_size > MOST_LABEL_BYTES:
+        raise OSError(f"{there.st_size / 2**20:.0f} MiB are no labels of one image")
+    return path.read_bytes()
 
 
 def read_lines(path: Path) -> list[str]:

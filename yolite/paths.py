@@ -26,8 +26,8 @@ def can_make(folder: Path) -> bool:
     return os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)
 
 
-def user_cache() -> Path:
-    """Return yolite's folder among the user's caches."""
+def cache_folder() -> Path:
+    """Return the folder of yolite's own in the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolite"
 
 
@@ -44,7 +44,7 @@ def generated(name: str) -> Path:
 
     That is data/generated in a checkout; from a wheel, or if the checkout cannot be written, the user's cache folder.
     """
-    places = [user_cache()]
+    places = [cache_folder()]
     if not (_PACKAGE / "_shipped").is_dir() and (_REPOSITORY / "pyproject.toml").is_file():
         places.insert(0, _REPOSITORY / "data" / "generated")
     there = [place for place in places if (place / name).is_dir()]

@@ -50,6 +50,17 @@ class Split:
         """Number of boxes."""
         return sum(len(sample.boxes) for sample in self.samples)
 
+    def require_images(self) -> None:
+        """Refuse a role of which no image is left.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not self.samples:
+            left_out = next((p for p in self.problems if p.action == "image left out"), None)
+            reason = f" (first: {left_out})" if left_out else ""
+            raise UserError(f"{self.where}: no image of the role {self.role!r} can be read{reason}")
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -71,7 +82,31 @@ class DataSet:
     where: str
     mirror_safe: bool = True
 
+    @property
+    def roles(self) -> list[str]:
+        """The roles that something plays: lists of a VOC root that are there; of a COCO json itself only the first."""
+        if self.kind == "voc":
+            lists = self.root / "ImageSets" / "Main"
+            there = [r for r in self.entries if self.entries[r] != r or (lists / f"{r}.txt").is_file()]
+            return there or list(self.entries)
+        return list(self.entries)[: 1 if self.plays_any_role else None]
+
+    @property
+    def plays_any_role(self) -> bool:
+        """Whether this is one COCO json that plays whichever role is asked for."""
+        return Path(self.where).suffix == ".json" and len(set(self.entries.values())) == 1
+
     def load(self, role: str, need_images: bool = True, need_sizes: bool = True) -> Split:
+        """Read the samples of a role as `read` does.
+
+        Raises:
+            UserError: nothing plays this role, or what does cannot be read at all, or no image of it.
+        """
+        split = self.read(role, need_images, need_sizes)
+        split.require_images()
+        return split
+
+    def read(self, role: str, need_images: bool = True, need_sizes: bool = True) -> Split:
         """Read the samples of a role; a COCO json can be read without its images, and then without their sizes.
 
         Raises:
@@ -96,9 +131,6 @@ class DataSet:
         else:
             paths = [self.root / str(e) for e in (entry if isinstance(entry, list) else [entry])]
             samples = yolo.read_yolo(paths, len(self.names), problems)
-        if not samples:
-            reason = f" (first: {problems[0]})" if problems else ""
-            raise UserError(f"{self.where}: no image of the role {role!r} can be read{reason}")
         return Split(role, samples, self.names, ids, problems,
                      f"{self.where} [{_shown(entry)}]", self.mirror_safe)  # fmt: skip
 
@@ -129,8 +161,20 @@ def _coco_entry(root: Path, entry: Any, need_images: bool) -> tuple[Path, Path |
     return file, images if need_images else None
 
 
+def _require_words(value: Any, what: str, where: Path) -> None:
+    """Refuse what is nested where a word is due: by anchors a few lines of YAML can stand for more than fits in memory.
+
+    Raises:
+        UserError: a list or mapping.
+    """
+    for word in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]:
+        if isinstance(word, (list, Mapping)):
+            raise UserError(f"{where}: {what} holds a list or mapping where a word is due: mend it")
+
+
 def _names(value: Any, where: Path) -> list[str]:
     """Read the ``names`` of a YAML: a list, or a mapping from 0 on."""
+    _require_words(value, "names", where)
     if isinstance(value, Mapping):
         try:
             ordered = {int(k): str(v) for k, v in value.items()}
@@ -146,6 +190,10 @@ def _names(value: Any, where: Path) -> list[str]:
 
 def _from_yaml(file: Path, plain: Mapping[str, Any], overrides: Mapping[str, str]) -> DataSet:
     """Describe a data set from its YAML (see the command contract)."""
+    for key in ("path", *ROLES):
+        _require_words(plain.get(key), key, file)
+    if isinstance(plain.get("path"), (list, Mapping)):
+        raise UserError(f"{file}: path is no path: give one folder")
     root = file.parent / str(plain.get("path") or ".")
     entries: dict[str, Any] = {role: plain[role] for role in ROLES if plain.get(role)}
     entries.update(overrides)

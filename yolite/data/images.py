@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -18,9 +21,15 @@ from yolite.structures import Size
 # A damaged file is an `ImageError`, said once: what the libraries print about it on their own is left out.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """File name endings that count as images in folders."""
+
+MOST_BYTES = 2**30
+"""A larger file is taken for no picture: it would fill the memory."""
+JPEG_MOST = 2000
+"""More px a byte are no JPEG: one bit for 64 px is the least. Decoding would fill the memory with nothing."""
 
 _ORIENTATION = 0x0112
 # EXIF orientation → what makes the stored pixels upright (Exif 2.32, 4.6.4, tag 0x0112).
@@ -36,7 +45,43 @@ _UPRIGHT: dict[int, Callable[[Image], Image]] = {
 
 
 class ImageError(Exception):
-    """An image file that cannot be read; the text says why."""
+    """An image file that cannot be read; the text says why.
+
+    Attributes:
+        kind: The kind of the problem (`yolite.data.problems.KINDS`).
+    """
+
+    def __init__(self, text: str, kind: str = "unreadable image") -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its picture before the pixels.
+
+    Attributes:
+        size: (H, W) as it is decoded.
+        exif: EXIF orientation, 1 where there is none.
+        orientation: What of it is left to be applied to the decoded pixels.
+        format: Pillow's name of the file format, e.g. ``JPEG``.
+        mode: Pillow's name of the pixel format, e.g. ``RGB`` or ``L``.
+        raw: The same as it lies in the file, e.g. ``RGB;16B``; empty where the format does not say.
+        alpha: Whether there is transparency.
+    """
+
+    size: Size
+    exif: int
+    orientation: int
+    format: str
+    mode: str
+    raw: str
+    alpha: bool
+
+    @property
+    def upright(self) -> Size:
+        """(H, W) with the orientation applied."""
+        return (self.size[1], self.size[0]) if self.orientation >= 5 else self.size
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -53,18 +98,56 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def _header(path: Path) -> tuple[Size, int]:
-    """Return the stored (H, W) and the EXIF orientation (1 where there is none) without decoding the pixels."""
+def _require_file(path: Path) -> None:
+    """Refuse what is missing, no ordinary file (a pipe or device would block or never end) or absurdly large.
+
+    Raises:
+        ImageError: one of these.
+    """
     try:
-        with PillowImage.open(path) as picture:
+        there = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = "the file does not exist" if isinstance(error, FileNotFoundError) else f"no readable file ({error})"
+        raise ImageError(reason, "missing image") from None
+    if not stat.S_ISREG(there.st_mode):
+        raise ImageError("not an ordinary file")
+    if there.st_size > MOST_BYTES:
+        raise ImageError(f"{there.st_size / 2**30:.1f} GiB are no picture")
+
+
+def _exif(picture: PillowImage.Image, source: Path | BytesIO) -> PillowImage.Exif:
+    """Return the EXIF record; of a PNG without decoding its pixels (as Pillow would), unless it follows them."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        data = source.read_bytes() if isinstance(source, Path) else source.getvalue()
+        if b"eXIf" not in data:
+            return PillowImage.Image.getexif(picture)
+    return picture.getexif()
+
+
+def _header(source: Path | BytesIO) -> Header:
+    """Read the header of an image file or of its bytes, without decoding the pixels.
+
+    Raises:
+        ImageError: no image.
+    """
+    try:
+        with PillowImage.open(source) as picture:
+            tile = getattr(picture, "tile", None)
+            arguments = tile[0][3] if tile else ""
+            raw = arguments if isinstance(arguments, str) else (arguments or [""])[0]
             width, height = picture.size
-            orientation = picture.getexif().get(_ORIENTATION, 1)
-    except FileNotFoundError:
-        raise ImageError("the file does not exist") from None
+            orientation = _exif(picture, source).get(_ORIENTATION, 1)
+            alpha = "A" in picture.getbands() or "transparency" in picture.info
+            kind, mode = str(picture.format), picture.mode
+    except PillowImage.DecompressionBombError:
+        limit = 2 * (PillowImage.MAX_IMAGE_PIXELS or 0)
+        raise ImageError(f"its header states more than {limit / 1e6:.0f} million px") from None
     except Exception as error:
         # Pillow's plugins raise many kinds of exception on damaged files
         raise ImageError(f"not a readable image ({type(error).__name__})") from None
-    return (height, width), orientation if orientation in _UPRIGHT else 1
+    exif = orientation if orientation in _UPRIGHT else 1
+    # the decoders of TIFF apply the orientation themselves
+    return Header((height, width), exif, 1 if kind == "TIFF" else exif, kind, mode, str(raw), alpha)
 
 
 def image_size(path: Path) -> Size:
@@ -73,8 +156,79 @@ def image_size(path: Path) -> Size:
     Raises:
         ImageError: missing or no image.
     """
-    (height, width), orientation = _header(path)
-    return (width, height) if orientation >= 5 else (height, width)
+    _require_file(path)
+    return _header(path).upright
+
+
+def _first_scan(data: bytes) -> int:
+    """Return where the first scan of a JPEG begins (or where its chain of segments breaks)."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        # a segment's length follows its marker; a marker may have fill bytes before it
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at
+
+
+def _png_ends(data: bytes) -> bool:
+    """Return whether the chunks of a PNG lead to its last one (a false length makes OpenCV ask for a GiB)."""
+    at = 8
+    while at + 12 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False
+
+
+def _is_cut(data: bytes) -> bool:
+    """Return whether the file ends before its format says so: OpenCV 4 paints what is missing of a JPEG grey."""
+    if data.startswith(b"\xff\xd8"):
+        # coded data hold no such marker, but a preview before the first scan ends with one of its own
+        return data.find(b"\xff\xd9", _first_scan(data)) < 0
+    if data.startswith(b"\x89PNG"):
+        return not _png_ends(data)
+    if data.startswith(b"RIFF"):
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    return False
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of an image file.
+
+    Raises:
+        ImageError: missing, unreadable or no ordinary file.
+    """
+    _require_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror})") from None
+
+
+def decode(data: bytes) -> tuple[Image, Header]:
+    """Decode the content of an image file to what `read_image` returns, and its header.
+
+    Raises:
+        ImageError: damaged, cut off or no image.
+    """
+    if _is_cut(data):
+        raise ImageError("the file is cut off: its end is missing", "truncated image")
+    header = _header(BytesIO(data))
+    height, width = header.size
+    if header.format in ("JPEG", "MPO") and height * width > JPEG_MOST * len(data):
+        raise ImageError(f"its header states {width}x{height} px, for which {len(data)} bytes are too few")
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ImageError(f"cannot be decoded ({type(error).__name__})") from None
+    if decoded is None:
+        raise ImageError("cannot be decoded: damaged or an unknown format")
+    if decoded.shape[:2] != header.size:
+        stated, found = f"{width}x{height}", f"{decoded.shape[1]}x{decoded.shape[0]}"
+        raise ImageError(f"its header states {stated} px, its pixels are {found}")
+    image: Image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
+    if header.orientation != 1:
+        image = np.ascontiguousarray(_UPRIGHT[header.orientation](image))
+    return image, header
 
 
 def is_turned(path: Path) -> bool:
@@ -83,27 +237,16 @@ def is_turned(path: Path) -> bool:
     Raises:
         ImageError: missing or no image.
     """
-    return _header(path)[1] != 1
+    return _header(path).exif != 1
 
 
 def read_image(path: Path) -> Image:
     """Decode an image file to [H, W, 3] uint8 RGB, upright; grey becomes RGB, alpha is dropped, 16 bits become 8.
 
     Raises:
-        ImageError: missing, unreadable or empty.
+        ImageError: missing, unreadable, cut off or empty.
     """
-    _, orientation = _header(path)
-    try:
-        encoded = np.fromfile(path, np.uint8)
-        decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except (OSError, cv2.error) as error:
-        raise ImageError(f"cannot be decoded ({type(error).__name__})") from None
-    if decoded is None:
-        raise ImageError("cannot be decoded: damaged or an unknown format")
-    image: Image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
-    if orientation != 1:
-        image = np.ascontiguousarray(_UPRIGHT[orientation](image))
-    return image
+    return decode(read_bytes(path))[0]
 
 
 def write_image(path: Path, image: Image, quality: int = 92) -> None:

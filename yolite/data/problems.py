@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,30 +15,110 @@ from yolite.structures import Sample, Size
 
 
 @dataclass(frozen=True)
+class Kind:
+    """A kind of finding.
+
+    Attributes:
+        what: What is the case, for docs/data.md.
+        action: What training and evaluation do about it.
+        note: Worth knowing, but nothing to be mended: it leaves ``yolite check`` at exit status 0.
+    """
+
+    what: str
+    action: str
+    note: bool = False
+
+
+_BOX = "box left out"
+_IMAGE = "image left out"
+_BACKGROUND = "image counts as background"
+_BOTH = "both are used"
+KINDS: dict[str, Kind] = {
+    # files
+    "missing image": Kind("an image that a list, json or annotation names is not there", _IMAGE),
+    "unreadable image": Kind("no image, damaged, or no ordinary file", _IMAGE),
+    "truncated image": Kind("an image whose end is missing", _IMAGE),
+    "no label file": Kind("an image without a label file", _BACKGROUND),
+    "empty label file": Kind("a label file without a box", _BACKGROUND, note=True),
+    "unreadable label file": Kind("no UTF-8 text, no XML, a document type, or no ordinary file", _BACKGROUND),
+    "label without image": Kind("a label file, or annotation of a json, that belongs to no image", "not used"),
+    "unreadable role": Kind("train, val or test names what is not there or cannot be read", "the role cannot be used"),
+    # rows and entries
+    "field count": Kind("a row that is neither box, polygon nor pose; an XML box without its four numbers", _BOX),
+    "ambiguous row": Kind("a row that can be read as polygon and as pose", _BOX),
+    "polygon": Kind("a row with the corners of a polygon", "its box is taken", note=True),
+    "pose": Kind("a row with a box and keypoints", "its box is taken", note=True),
+    "not a number": Kind("text where a number is due", _BOX),
+    "not finite": Kind("NaN, infinite, or too large for float32", _BOX),
+    "zero size": Kind("a box whose width or height is zero or negative", _BOX),
+    "outside": Kind("a box wholly outside the image", _BOX),
+    "out of bounds": Kind("a box that passes the image by 1 px or more", "box clipped"),
+    "out of bounds by less than 1 px": Kind("a box that passes the image by less", "box clipped", note=True),
+    "duplicate box": Kind("the same box of the same class twice in an image", "the second is left out"),
+    "class id not an integer": Kind("a class id such as 0.5", _BOX),
+    "class id out of range": Kind("a class id below 0 or past the names", _BOX),
+    "unknown class": Kind("a class name that is not one of the data set's", _BOX),
+    "unknown category": Kind("COCO: a category id that is not in the list of categories", _BOX),
+    "image entry": Kind("COCO: an image without id or file_name", _IMAGE),
+    "annotation entry": Kind("COCO: an annotation that names no image", _BOX),
+    "duplicate image id": Kind("COCO: two images have one id", "the second is left out"),
+    "duplicate annotation id": Kind("COCO: two annotations have one id", _BOTH),
+    "no size": Kind("COCO, read without its images: an image without width and height", _IMAGE),
+    "size differs": Kind("COCO, VOC: the file has another size than stated", "boxes are taken as px of the file"),
+    # pictures
+    "extension": Kind("a file name that ends like another format", "read by its content"),
+    "EXIF orientation": Kind("a photo that is stored turned", "shown upright, boxes are taken as upright", note=True),
+    "grayscale": Kind("one channel", "becomes RGB", note=True),
+    "alpha": Kind("transparency", "dropped", note=True),
+    "CMYK": Kind("the four colours of print", "becomes RGB", note=True),
+    "16-bit": Kind("more than 8 bits a channel", "the upper 8 bits are used", note=True),
+    "duplicate image": Kind("two files of the same content in one role", _BOTH),
+    "duplicate image across splits": Kind("a file of the same content, or the same file, in two roles", _BOTH),
+    "similar image": Kind("nearly the same picture twice in one role", _BOTH, note=True),
+    "similar image across splits": Kind("nearly the same picture in two roles", _BOTH),
+}
+"""Every kind of finding there is; docs/data.md lists them."""
+
+
+@dataclass(frozen=True)
 class Problem:
     """One finding.
 
     Attributes:
         file: The file it is in.
-        line: Line number from 1 (text), or annotation id (COCO), or 0 for the whole file.
-        kind: Short name of the kind, e.g. ``class id``.
+        line: Line number from 1 (text), annotation id (COCO), number of the object (VOC), or 0 for the whole file.
+        kind: One of `KINDS`.
         message: What is wrong, with the value.
-        action: What training and evaluation do about it.
+        action: What training and evaluation do about it; left empty, what `KINDS` says.
     """
 
     file: Path
     line: int
     kind: str
     message: str
-    action: str
+    action: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.action:
+            object.__setattr__(self, "action", KINDS[self.kind].action)
+
+    @property
+    def note(self) -> bool:
+        """Whether this is worth knowing but nothing to be mended."""
+        return KINDS[self.kind].note
+
+    @property
+    def place(self) -> str:
+        """File and line, for people."""
+        return f"{self.file}:{self.line}" if self.line else str(self.file)
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else str(self.file)
-        return f"{where}: {self.message}; {self.action}"
+        return f"{self.place}: {self.message}; {self.action}"
 
 
-def summarise(problems: Sequence[Problem], examples: int = 1) -> list[str]:
+def summarise(problems: Iterable[Problem], examples: int = 1) -> list[str]:
     """Return one line a kind: the count and the first example or two."""
+    problems = list(problems)
     counts = Counter(problem.kind for problem in problems)
     lines = []
     for kind, count in counts.most_common():
@@ -73,10 +153,10 @@ def _clipped(row: Row, size: Size, file: Path, problems: list[Problem]) -> Tenso
     box = torch.tensor(row.box, dtype=torch.float64)
     shown = "[" + ", ".join(f"{v:g}" for v in row.box) + "]"
     if not bool(torch.isfinite(box.float()).all()):
-        problems.append(Problem(file, row.line, "not finite", f"box {shown} is not finite", "box left out"))
+        problems.append(Problem(file, row.line, "not finite", f"box {shown} is not finite"))
         return None
     if float(box[2] - box[0]) <= 0 or float(box[3] - box[1]) <= 0:
-        problems.append(Problem(file, row.line, "zero size", f"box {shown} has no width or no height", "box left out"))
+        problems.append(Problem(file, row.line, "zero size", f"box {shown} has no width or no height"))
         return None
     if size == (0, 0):
         return box
@@ -84,12 +164,12 @@ def _clipped(row: Row, size: Size, file: Path, problems: list[Problem]) -> Tenso
     past = float((box - inside).abs().max())
     image = f"the image of {size[1]}x{size[0]} px"
     if float(inside[2] - inside[0]) <= 0 or float(inside[3] - inside[1]) <= 0:
-        problems.append(Problem(file, row.line, "outside", f"box {shown} lies outside {image}", "box left out"))
+        problems.append(Problem(file, row.line, "outside", f"box {shown} lies outside {image}"))
         return None
     # YOLO files round to six digits, so a hundredth of a px is no finding at all
     if past > 0.01:
         kind = "out of bounds" if past >= 1 else "out of bounds by less than 1 px"
-        problems.append(Problem(file, row.line, kind, f"box {shown} passes {image} by {past:.2f} px", "box clipped"))
+        problems.append(Problem(file, row.line, kind, f"box {shown} passes {image} by {past:.2f} px"))
     return inside
 
 
@@ -98,10 +178,16 @@ def make_sample(
 ) -> Sample:
     """Build a Sample from rows, leaving out and clipping boxes (each reported in ``problems``)."""
     kept: list[tuple[Row, Tensor]] = []
+    first: dict[tuple[int, bool, tuple[float, ...]], int] = {}
     for row in rows:
         box = _clipped(row, size, file, problems)
-        if box is not None:
+        if box is None:
+            continue
+        same = first.setdefault((row.label, row.iscrowd, row.box), row.line)
+        if len(first) > len(kept):
             kept.append((row, box))
+        else:
+            problems.append(Problem(file, row.line, "duplicate box", f"the same box and class as in {same}"))
     boxes = torch.stack([box for _, box in kept]) if kept else torch.zeros(0, 4, dtype=torch.float64)
     sides = boxes[:, 2:] - boxes[:, :2]
     areas = [float(s.prod()) if row.area is None else row.area for (row, _), s in zip(kept, sides, strict=True)]

@@ -20,7 +20,7 @@ from yolite.data.pictures import Pictures
 from yolite.data.problems import Problem, summarise
 from yolite.errors import UserError
 from yolite.models.detector import Detector
-from yolite.paths import free_bytes, user_cache
+from yolite.paths import cache_folder, free_bytes
 from yolite.processes import Processes
 from yolite.training.batch import choose_batch
 from yolite.training.imbalance import counts_line, inverse_frequency, weights_line
@@ -31,7 +31,7 @@ PICTURES_SHOWN = 12_800
 
 def decide_cache(pictures: Pictures, role: str, config: Config, console: Console, processes: Processes) -> str:
     """Decide ``data.cache`` and fill the cache; unreadable images are reported and left out."""
-    folder = Path(config.data.cache_dir) if config.data.cache_dir else user_cache() / "pixels"
+    folder = Path(config.data.cache_dir) if config.data.cache_dir else cache_folder() / "pixels"
     setting, size = config.data.cache, pictures.cache_bytes
     if setting == "auto":
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

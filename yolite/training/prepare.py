@@ -14,7 +14,7 @@ from yolite.build import (
     build_device,
     build_layers,
     build_preprocess,
-    load_split,
+    load_splits,
     placeholder_anchors,
 )
 from yolite.checkpoint import find_weights, load_checkpoint, transfer
@@ -77,9 +77,9 @@ def box_shapes(pictures: Pictures) -> Tensor:
 def _read(config: Config, console: Console) -> tuple[Split, Split, Config]:
     """Read the roles train and val; in overfit mode both are the first N labelled training images."""
     dataset = build_dataset(config, console)
-    train = load_split(dataset, "train", console)
-    if not config.overfit:
-        return train, load_split(dataset, "val", console), config
+    train, *others = load_splits(dataset, ["train"] if config.overfit else ["train", "val"], console)
+    if others:
+        return train, others[0], config
     few = [s for s in train.samples if len(s.boxes)][: config.overfit]
     if not few:
         raise UserError(f"--overfit: {train.where} has no labelled image to learn: check the labels")

@@ -59,11 +59,11 @@ def _row(
     ident, category = _ident(annotation), annotation.get("category_id")
     if not isinstance(category, int) or category not in categories:
         message = f"category {category!r} is not in the list of categories"
-        problems.append(Problem(file, ident, "class id", message, "box left out"))
+        problems.append(Problem(file, ident, "unknown category", message))
         return None
     if categories[category] not in names:
         message = f"class {categories[category]!r} is not one of the data set's classes ({', '.join(names[:4])} ...)"
-        problems.append(Problem(file, ident, "unknown class", message, "box left out"))
+        problems.append(Problem(file, ident, "unknown class", message))
         return None
     try:
         box = torch.tensor([float(v) for v in annotation["bbox"]], dtype=torch.float64)
@@ -72,7 +72,7 @@ def _row(
         area = None if stated is None else float(stated)
     except (KeyError, TypeError, ValueError, OverflowError):
         message = "bbox is not four numbers, or area is no number"
-        problems.append(Problem(file, ident, "not a number", message, "box left out"))
+        problems.append(Problem(file, ident, "not a number", message))
         return None
     # an area that is no area (NaN, negative) would put the box into no size class: the box's own is taken
     usable = area is not None and math.isfinite(area) and area >= 0
@@ -91,17 +91,17 @@ def _size(
     if path is None:
         if need_size and not usable:
             message = f"image {record['id']!r} has no width and height, by which its boxes are to be scaled"
-            problems.append(Problem(file, 0, "no size", message, "image left out"))
+            problems.append(Problem(file, 0, "no size", message))
             return None
         return stated
     try:
         actual = image_size(path)
     except ImageError as error:
-        problems.append(Problem(path, 0, "unreadable image", str(error), "image left out"))
+        problems.append(Problem(path, 0, error.kind, str(error)))
         return None
     if min(stated) > 0 and actual != stated:
         message = f"{file.name} says {stated[1]}x{stated[0]} px, the file has {actual[1]}x{actual[0]}"
-        problems.append(Problem(path, 0, "size differs", message, "boxes taken as px of the file"))
+        problems.append(Problem(path, 0, "size differs", message))
     return actual
 
 
@@ -123,12 +123,18 @@ def read_coco(
     content = read_annotations(file)
     categories = category_names(content, file)
     grouped = _by_image(content["annotations"], file, problems)
+    seen: set[int | str] = set()
     samples = []
     for record in content["images"]:
         if not isinstance(record, dict) or not isinstance(record.get("id"), (int, str)) or "file_name" not in record:
             message = f"image entry {str(record)[:60]!r} lacks an id or a file_name"
-            problems.append(Problem(file, 0, "image entry", message, "image left out"))
+            problems.append(Problem(file, 0, "image entry", message))
             continue
+        if record["id"] in seen:
+            message = f"image {str(record['file_name'])!r} has the id {record['id']!r} of an image before it"
+            problems.append(Problem(file, 0, "duplicate image id", message))
+            continue
+        seen.add(record["id"])
         path = images / str(record["file_name"]) if images is not None else None
         size = _size(record, path, need_sizes, file, problems)
         found = grouped.pop(record["id"], [])
@@ -138,8 +144,8 @@ def read_coco(
         samples.append(make_sample(path, size, rows, file, record["id"], problems))
     for ident, orphans in grouped.items():
         for annotation in orphans:
-            message = f"annotation of image {ident!r}, which is not in the list or stands there twice"
-            problems.append(Problem(file, _ident(annotation), "label without image", message, "box left out"))
+            message = f"annotation of image {ident!r}, which is not in the list of images"
+            problems.append(Problem(file, _ident(annotation), "label without image", message))
     ids = {name: ident for ident, name in categories.items()}
     return samples, [ids.get(name, -1) for name in names]
 
@@ -147,12 +153,17 @@ def read_coco(
 def _by_image(annotations: list[Any], file: Path, problems: list[Problem]) -> dict[Any, list[dict[str, Any]]]:
     """Group annotations by image id, reporting entries that are none."""
     grouped: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    seen: set[int] = set()
     for annotation in annotations:
+        ident = _ident(annotation)
+        if ident and ident in seen:
+            problems.append(Problem(file, ident, "duplicate annotation id", f"two annotations have the id {ident}"))
+        seen.add(ident)
         if isinstance(annotation, dict) and isinstance(annotation.get("image_id"), (int, str)):
             grouped[annotation["image_id"]].append(annotation)
         else:
             message = f"annotation {str(annotation)[:60]!r} names no image"
-            problems.append(Problem(file, _ident(annotation), "annotation entry", message, "box left out"))
+            problems.append(Problem(file, ident, "annotation entry", message))
     return grouped
 
 

@@ -11,21 +11,26 @@ from pathlib import Path
 from yolite.data.images import SUFFIXES, ImageError, image_size
 from yolite.data.problems import Problem, Row, make_sample
 from yolite.errors import UserError
-from yolite.files import read_lines
+from yolite.files import read_label, read_lines
 from yolite.structures import Sample, Size
 
 
+class _NoDocumentType(ElementTree.TreeBuilder):
+    """Builds a tree, but of a file without a document type, which is the way to entity bombs."""
+
+    def doctype(self, name: str, *_: object) -> None:
+        """Refuse: called where the declaration starts, before any entity is read."""
+        raise ValueError("it declares a document type, which is refused")
+
+
 def _parse(file: Path) -> ElementTree.Element:
-    """Parse one annotation; a document type (the way to entity bombs) is refused.
+    """Parse one annotation.
 
     Raises:
         ValueError: not XML or with a document type.
     """
-    data = file.read_bytes()
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise ValueError("it declares a document type, which is refused")
     try:
-        return ElementTree.fromstring(data)
+        return ElementTree.fromstring(read_label(file), ElementTree.XMLParser(target=_NoDocumentType()))
     except (ElementTree.ParseError, LookupError) as error:  # LookupError: an encoding that does not exist
         raise ValueError(f"not XML: {error}") from None
 
@@ -80,7 +85,7 @@ def _check_size(tree: ElementTree.Element, size: Size, file: Path, problems: lis
         stated = [math.nan, math.nan]
     if not min(stated) <= 0 and tuple(stated) != size:
         message = f"the XML says {texts[1]}x{texts[0]} px, the image has {size[1]}x{size[0]}"
-        problems.append(Problem(file, 0, "size differs", message, "boxes taken as px of the image"))
+        problems.append(Problem(file, 0, "size differs", message))
 
 
 def _rows(file: Path, objects: Iterable[ElementTree.Element], names: list[str], problems: list[Problem]) -> list[Row]:
@@ -89,12 +94,12 @@ def _rows(file: Path, objects: Iterable[ElementTree.Element], names: list[str], 
     for number, element in enumerate(objects, 1):
         name = (element.findtext("name") or "").strip()
         if name not in names:
-            problems.append(Problem(file, number, "class id", f"class {name!r} is not in the list", "box left out"))
+            problems.append(Problem(file, number, "unknown class", f"class {name[:60]!r} is not in the list"))
             continue
         try:
             x1, y1, x2, y2 = (float(element.findtext(f"bndbox/{k}") or "") for k in ("xmin", "ymin", "xmax", "ymax"))
         except ValueError:
-            problems.append(Problem(file, number, "field count", "bndbox is not four numbers", "box left out"))
+            problems.append(Problem(file, number, "field count", "bndbox is not four numbers"))
             continue
         difficult = (element.findtext("difficult") or "0").strip() == "1"
         rows.append(Row(number, (x1, y1, x2, y2), names.index(name), difficult=difficult))
@@ -123,20 +128,24 @@ def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]
         try:
             size = image_size(image)
         except ImageError as error:
-            problems.append(Problem(image, 0, "unreadable image", str(error), "image left out"))
+            problems.append(Problem(image, 0, error.kind, str(error)))
             continue
         rows: list[Row] = []
         try:
             tree = _parse(annotation)
             _check_size(tree, size, annotation, problems)
-            rows = _rows(annotation, tree.iterfind("object"), names, problems)
+            objects = tree.findall("object")
+            rows = _rows(annotation, objects, names, problems)
+            if not objects:
+                problems.append(Problem(annotation, 0, "empty label file", "there is no object in it"))
         except FileNotFoundError:
             text = "there is no annotation"
-            problems.append(Problem(annotation, 0, "no label file", text, "image counts as background"))
+            problems.append(Problem(annotation, 0, "no label file", text))
         except (OSError, ValueError) as error:
             text = f"the annotation cannot be read ({error})"
-            problems.append(Problem(annotation, 0, "unreadable label file", text, "image counts as background"))
+            problems.append(Problem(annotation, 0, "unreadable label file", text))
         samples.append(make_sample(image, size, rows, annotation, stem, problems))
+    _report_orphans(root, problems)
     return samples
 
 
@@ -152,3 +161,11 @@ def unread_keys(annotations: Iterable[Path]) -> Counter[str]:
             said = len(tag) > 0 or (tag.text or "").strip() not in ("", "0", "Unspecified")
             found[tag.tag] += said and tag.tag not in ("name", "bndbox", "difficult")
     return +found
+
+
+def _report_orphans(root: Path, problems: list[Problem]) -> None:
+    """Report annotations of no picture, listed or not."""
+    pictures = {path.stem for path in (root / "JPEGImages").iterdir()} if (root / "JPEGImages").is_dir() else set()
+    for file in sorted((root / "Annotations").glob("*.xml")):
+        if file.stem not in pictures:
+            problems.append(Problem(file, 0, "label without image", "no image belongs to it"))
