@@ -253,7 +253,7 @@ def test_options_of_the_command(cli: Cli, shapes: Path, tmp_path: Path) -> None:
     status, printed, _ = cli("check", "--data", shapes, "--plot", tmp_path / "p.png", "--imgsz", "64")
     assert (status, cv2.imread(str(tmp_path / "p.png")) is not None) == (0, True)
     assert "at 64x64 px" in printed
-    for words in (["--plot", tmp_path / "p.jpg"], ["--json", tmp_path], ["--show", "3"], ["--imgsz", "33"]):
+    for words in (["--plot", tmp_path / "p.jpg"], ["--json", tmp_path], ["--show", "0"], ["--imgsz", "33"]):
         status, _, err = cli("check", "--data", shapes, *words)
         assert (status, err.count("\n"), err[:7]) == (2, 1, "error: ")
 
@@ -384,3 +384,21 @@ def test_every_kind_in_the_code_is_on_the_list() -> None:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Problem" and len(node.args) > 2:
                 kind = node.args[2]
                 assert not isinstance(kind, ast.Constant) or kind.value in KINDS, (path, kind.lineno)
+
+
+def test_a_list_that_plays_val_and_test_is_checked_once(cli, three_formats) -> None:
+    """Else all its images would be there twice, across splits; judging what was trained on is a finding."""
+    lists = three_formats["voc"] / "ImageSets" / "Main"
+    (lists / "rest.txt").write_text("s004\ns005\n")
+    (lists / "train.txt").write_text("".join(f"s00{n}\n" for n in range(4)))
+    status, out, err = cli("check", "--data", three_formats["voc"], "data.val=rest", "data.test=rest")
+    assert status == 0, out + err
+    assert "test is what plays val too (rest): checked once" in out
+
+
+def test_augmented_batches_as_pictures(cli, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = cli("check", "--data", shapes, "--imgsz", 96, "--show", 3, "train.batch=4")
+    assert status == 0, err
+    assert "3 augmented batches of 4 images in runs/check-1" in out
+    assert sorted(p.name for p in (tmp_path / "runs" / "check-1").iterdir()) == [f"batch-00{n}.png" for n in (1, 2, 3)]

@@ -161,7 +161,7 @@ def test_any_box_comes_back(to: Format, picture: tuple[tuple[int, int], list[lis
         sample = sample_of(Path(folder), *picture)
         made = convert([sample], to, Path(folder) / "out")
     (back,) = made.samples
-    assert made.problems == []
+    assert [p for p in made.problems if not p.note] == []
     # from 8 px on this is the same float32
     torch.testing.assert_close(back.boxes, sample.boxes, rtol=0, atol=1e-6)
     assert torch.equal(back.labels, sample.labels)

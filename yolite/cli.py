@@ -195,7 +195,7 @@ def check(
     imgsz: Imgsz = None,
     json: Json = None,
     plot: Annotated[Path | None, typer.Option(help="draw classes, sizes, positions and shapes here (.png)")] = None,
-    show: Annotated[int | None, typer.Option(min=1, help="not there yet")] = None,
+    show: Annotated[int | None, typer.Option(min=1, help="write N augmented training batches as pictures")] = None,
 ) -> int:
     """Read a data set as training does and list what is wrong with it; exit 1 if anything is."""
     from yolite.commands.check import check_data

@@ -10,15 +10,19 @@ from typing import Any
 import torch
 
 from yolite.anchors import kmeans_anchors
-from yolite.build import build_dataset, build_preprocess, look_into
+from yolite.build import build_augment, build_dataset, build_preprocess, look_into
 from yolite.charts import plot_data, require_png
 from yolite.config import Config, load_config
 from yolite.console import Console
 from yolite.data.dataset import DataSet, Split
 from yolite.data.health import BoxTable, box_table, health
+from yolite.data.pictures import Pictures
+from yolite.data.preview import write_batches
 from yolite.data.problems import Problem
 from yolite.errors import UserError
 from yolite.files import check_writable, write_json
+from yolite.paths import free_run_folder
+from yolite.training.decide import decide_hflip
 
 EXAMPLES = 3
 """So many findings of a kind are printed; all of them are in the JSON."""
@@ -37,8 +41,6 @@ def check_data(
     Raises:
         UserError: no data set, or none of its roles can be read.
     """
-    if show is not None:
-        raise UserError("--show is not there yet: leave it out")
     console = Console()
     require_png(plot)
     for flag, path in (("--plot", plot), ("--json", json)):
@@ -62,9 +64,21 @@ def check_data(
         console.say(f"plot: {plot}")
     if json:
         write_json(json, _report(splits, problems, notes, summary))
+    if show:
+        _show(splits[0], config, show, console)
     images, boxes = sum(len(split.samples) for split in splits), sum(split.boxes for split in splits)
     console.say(f"{dataset.where}: {images} images, {boxes} boxes; {len(problems)} problems, {len(notes)} notes")
     return 1 if problems else 0
+
+
+def _show(split: Split, config: Config, count: int, console: Console) -> None:
+    """Write the first batches that training would see as pictures."""
+    config = decide_hflip(config, split.mirror_safe, console)
+    pictures = Pictures(split.samples, build_preprocess(config))
+    batch = min(len(pictures), 16 if config.train.batch == "auto" else config.train.batch)
+    folder = free_run_folder(Path("runs"), "check")
+    files = write_batches(folder, count, pictures, build_augment(config), split.names, config.seed, batch, count)
+    console.say(f"{split.role}: {len(files)} augmented batches of {batch} images in {folder}")
 
 
 def _read(dataset: DataSet, console: Console) -> tuple[list[Split], list[Problem]]:
@@ -76,7 +90,13 @@ def _read(dataset: DataSet, console: Console) -> tuple[list[Split], list[Problem
     splits: list[Split] = []
     problems: list[Problem] = []
     first: UserError | None = None
+    played: dict[str, str] = {}
     for role in dataset.roles:
+        entry = str(dataset.entries.get(role))
+        if played.get(entry, "train") != "train":  # judging what was trained on is a finding, this is none
+            console.say(f"{role} is what plays {played[entry]} too ({entry}): checked once")
+            continue
+        played[entry] = role
         try:
             splits.append(dataset.read(role))
         except UserError as error:

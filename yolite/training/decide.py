@@ -91,17 +91,23 @@ def _shown(report: AnchorReport) -> str:
     return " ".join(f"{w:.0f}x{h:.0f}" for w, h in report.anchors.tolist())
 
 
+def decide_hflip(config: Config, mirror_safe: bool, console: Console) -> Config:
+    """Decide ``augment.hflip``."""
+    if config.augment.hflip != "auto":
+        return config
+    chance = 0.5 if mirror_safe else 0.0
+    reason = "the default" if mirror_safe else "the data set says that its classes do not survive mirroring"
+    console.say(f"augment.hflip: {chance} ({reason})")
+    return replace_setting(config, "augment.hflip", chance)
+
+
 def decide_rest(config: Config, images: int, mirror_safe: bool, device: torch.device, console: Console) -> Config:
     """Decide every other ``auto`` but the batch, and say so."""
     if config.train.epochs == "auto":
         epochs = min(200, max(12, round(PICTURES_SHOWN / images)))
         console.say(f"train.epochs: {epochs} ({epochs * images} pictures shown)")
         config = replace_setting(config, "train.epochs", epochs)
-    if config.augment.hflip == "auto":
-        chance = 0.5 if mirror_safe else 0.0
-        reason = "the default" if mirror_safe else "the data set says that its classes do not survive mirroring"
-        console.say(f"augment.hflip: {chance} ({reason})")
-        config = replace_setting(config, "augment.hflip", chance)
+    config = decide_hflip(config, mirror_safe, console)
     if config.train.precision == "auto":
         precision, reason = choose_precision(device)
         console.say(f"train.precision: {precision} ({reason})")
