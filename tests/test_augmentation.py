@@ -154,7 +154,7 @@ def test_pasted_boxes_are_where_they_are_and_cover_what_they_cover(size: tuple[i
     donor.image[..., 0] = 0
     donor = donor[donor.labels == 1]
     donor = replace(donor, ignore=torch.zeros_like(donor.ignore))
-    out = copy_paste(np.random.default_rng(seed), scene, donor, 0.5, 0, 0.25)
+    out = copy_paste(np.random.default_rng(seed), scene, donor, 0.5, 0.25)
     green = out.boxes[out.labels == 1]
     assert len(green) == len(donor.boxes)
     for box in green:
@@ -168,11 +168,11 @@ def test_pasted_boxes_are_where_they_are_and_cover_what_they_cover(size: tuple[i
 
 def test_ignored_boxes_are_not_pasted_but_travel() -> None:
     scene, donor = marked(60, 60, 1), marked(60, 60, 2)
-    same = copy_paste(np.random.default_rng(0), scene, donor[donor.ignore], 0.5, 0, 0.25)
+    same = copy_paste(np.random.default_rng(0), scene, donor[donor.ignore], 0.5, 0.25)
     assert torch.equal(same.boxes, scene.boxes)
     whole = Labelled(donor.image, torch.tensor([[0, 0, 60, 60.0], [5, 5, 30, 30]]), torch.tensor([0, 1]),
                      torch.tensor([False, True]))  # fmt: skip
-    out = copy_paste(np.random.default_rng(0), scene[scene.ignore & False], whole, 0.0, 0, 0.25)
+    out = copy_paste(np.random.default_rng(0), scene[scene.ignore & False], whole, 0.0, 0.25)
     assert out.labels.tolist() == [0, 1]
     assert out.ignore.tolist() == [False, True]
 

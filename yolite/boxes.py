@@ -53,6 +53,13 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
 
 
+def mirrored(boxes: Tensor, length: float, axis: int) -> Tensor:
+    """Mirror xyxy boxes [..., 4] in an image of this ``length`` along ``axis`` (0: left-right, 1: top-bottom)."""
+    out = boxes.clone()
+    out[..., axis], out[..., axis + 2] = length - boxes[..., axis + 2], length - boxes[..., axis]
+    return out
+
+
 def _intersection(a: Tensor, b: Tensor) -> Tensor:
     """Return the overlap area of broadcastable xyxy boxes [..., 4]."""
     low = torch.maximum(a[..., :2], b[..., :2])

@@ -84,11 +84,13 @@ class Letterbox:
         out[self.pad_y : self.pad_y + self.content[0], self.pad_x : self.pad_x + self.content[1]] = content
         return out
 
+    def resized(self, boxes: Tensor) -> Tensor:
+        """Map xyxy boxes [N, 4] from image px to px of the resized content, which is not padded yet."""
+        return boxes * boxes.new_tensor([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
+
     def apply(self, boxes: Tensor) -> Tensor:
         """Map xyxy boxes [N, 4] from image px to input px."""
-        scale = boxes.new_tensor([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
-        shift = boxes.new_tensor([self.pad_x, self.pad_y, self.pad_x, self.pad_y])
-        return boxes * scale + shift
+        return self.resized(boxes) + boxes.new_tensor([self.pad_x, self.pad_y, self.pad_x, self.pad_y])
 
     def invert(self, boxes: Tensor) -> Tensor:
         """Map xyxy boxes [N, 4] from input px back to image px, clipped to the image."""

@@ -99,12 +99,12 @@ class TrainSet(Dataset[Batch]):
 
     def _mixed(self, scene: Labelled, key: Key) -> Labelled:
         """Paste boxes of another picture into a scene, and blend it with another, if this sample is to have it."""
-        a, pad = self.augment, self.pictures.preprocess.pad
+        a = self.augment
         if not (a.copy_paste or a.mixup):
             return scene
         rng, donor, blended = self._draw_mix(key)
         if donor is not None:
-            scene = copy_paste(rng, scene, self.pictures.labelled(donor), a.scale, pad, a.min_visible)
+            scene = copy_paste(rng, scene, self.pictures.labelled(donor), a.scale, a.min_visible)
         if blended is not None:
             scene = mixup(rng, scene, self._scene(rng, [blended]))
         return scene

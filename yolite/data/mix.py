@@ -28,13 +28,14 @@ def box_patch(rng: np.random.Generator, box: list[float], canvas: tuple[int, int
     """Draw a zoom and a place on the canvas (H, W) for what is inside a box of another picture."""
     width, height = box[2] - box[0], box[3] - box[1]
     s = min(zoom(rng, scale), LARGEST * canvas[1] / width, LARGEST * canvas[0] / height)
-    w, h = int(np.ceil(width * s)), int(np.ceil(height * s))
+    x1, y1, x2, y2 = int(box[0]), int(box[1]), int(np.ceil(box[2])), int(np.ceil(box[3]))
+    w, h = max(1, int((x2 - x1) * s)), max(1, int((y2 - y1) * s))
     left, top = int(rng.integers(canvas[1] - w + 1)), int(rng.integers(canvas[0] - h + 1))
-    return Patch(s, (left - box[0] * s, top - box[1] * s), (left, top, left + w, top + h))
+    return Patch((x1, y1, x2, y2), (left, top, left + w, top + h))
 
 
 def copy_paste(
-    rng: np.random.Generator, scene: Labelled, donor: Labelled, scale: float, pad: int, min_visible: float
+    rng: np.random.Generator, scene: Labelled, donor: Labelled, scale: float, min_visible: float
 ) -> Labelled:
     """Paste one to three boxes of another picture, with all they show, at random places into a scene.
 
@@ -45,7 +46,6 @@ def copy_paste(
         scene: The canvas with its boxes; it is drawn into.
         donor: The other picture.
         scale: Zoom of the pasted boxes; see `yolite.data.transforms.Augment`.
-        pad: Grey value outside the donor.
         min_visible: See above.
     """
     choice = np.flatnonzero(~donor.ignore.numpy())
@@ -54,12 +54,12 @@ def copy_paste(
     chosen = rng.choice(choice, size=min(len(choice), int(rng.integers(1, PASTED + 1))), replace=False)
     height, width = scene.image.shape[:2]
     patches = [box_patch(rng, donor.boxes[int(i)].tolist(), (height, width), scale) for i in chosen]
-    layers = [scene, *(paste(scene.image, donor, patch, pad, min_visible) for patch in patches)]
+    layers = [scene, *(paste(scene.image, [donor], [patch], min_visible) for patch in patches)]
     hidden = np.zeros((height, width), bool)
     kept = []
     for layer, patch in zip(reversed(layers), [*reversed(patches), None], strict=True):  # from the top down
         kept.append(layer[visible_share(hidden, layer.boxes) >= min_visible])
         if patch is not None:
-            x1, y1, x2, y2 = patch.window
+            x1, y1, x2, y2 = patch.target
             hidden[y1:y2, x1:x2] = True
     return join(scene.image, kept[::-1])

@@ -6,14 +6,15 @@ once, so that objects appear in more places, sizes and neighbourhoods.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from yolite.boxes import area, clip
+from yolite.boxes import area
 from yolite.data.transforms import Augment
 from yolite.geometry import Image
 from yolite.structures import Size
@@ -40,40 +41,69 @@ class Labelled:
         return Labelled(self.image, self.boxes[index], self.labels[index], self.ignore[index])
 
 
+Window = tuple[int, int, int, int]
+"""(x1, y1, x2, y2) in whole px."""
+
+
 @dataclass(frozen=True)
 class Patch:
-    """Where a picture goes: ``x_canvas = x_picture · scale + shift``, seen through a window of the canvas.
+    """Where a picture goes: a rectangle of it, enlarged or shrunk to a rectangle of the canvas.
+
+    Both are whole px, and the boxes move by exactly what the pixels do: the scale is that of the two rectangles.
 
     Attributes:
-        scale: Canvas px a picture px.
-        shift: (x, y) of the picture's corner, canvas px.
-        window: (x1, y1, x2, y2) whole canvas px.
+        source: What is seen of the picture, picture px.
+        target: Where it is seen, canvas px.
     """
 
-    scale: float
-    shift: tuple[float, float]
-    window: tuple[int, int, int, int]
+    source: Window
+    target: Window
+
+    @classmethod
+    def seen(cls, picture: Size, scale: float, shift: tuple[float, float], window: Window) -> Patch:
+        """Return what a window of the canvas shows of a picture [H, W] that is scaled and then shifted (x, y)."""
+        spans = []
+        for length, move, low, high in zip(picture[::-1], shift, window[:2], window[2:], strict=True):
+            begin, scaled = math.floor(move), max(1, round(length * scale))
+            start, stop = (min(max(edge, low), high) for edge in (begin, begin + scaled))
+            first = min(max(round((start - begin) * length / scaled), 0), length - 1)
+            last = min(max(round((stop - begin) * length / scaled), first + 1), length)
+            spans.append((first, last, start, stop))
+        (sx1, sx2, x1, x2), (sy1, sy2, y1, y2) = spans
+        return cls((sx1, sy1, sx2, sy2), (x1, y1, x2, y2))
+
+    def draw(self, canvas: Image, image: Image) -> None:
+        """Draw the picture into the canvas."""
+        (sx1, sy1, sx2, sy2), (x1, y1, x2, y2) = self.source, self.target
+        part, size = image[sy1:sy2, sx1:sx2], (x2 - x1, y2 - y1)
+        if min(size) > 0:
+            same = size == (sx2 - sx1, sy2 - sy1)
+            canvas[y1:y2, x1:x2] = part if same else cv2.resize(part, size, interpolation=cv2.INTER_LINEAR)
+
+    def move(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where boxes [N, 4] of the picture lie on the canvas: whole, and clipped to what is seen."""
+        (sx1, sy1, sx2, sy2), (x1, y1, x2, y2) = self.source, self.target
+        x, y = (x2 - x1) / (sx2 - sx1), (y2 - y1) / (sy2 - sy1)
+        numbers = [[x, y, x, y], [x1 - sx1 * x, y1 - sy1 * y] * 2, [x1, y1] * 2, [x2, y2] * 2]
+        scale, shift, low, high = torch.tensor(numbers, dtype=torch.float32)
+        whole = torch.addcmul(shift, boxes, scale)
+        return whole, whole.clamp(low, high)
 
 
-def paste(canvas: Image, picture: Labelled, patch: Patch, pad: int, min_visible: float) -> Labelled:
-    """Draw ``picture`` into ``canvas`` (changed in place) and return it with the boxes that stay visible.
+def paste(canvas: Image, pictures: list[Labelled], patches: list[Patch], min_visible: float) -> Labelled:
+    """Draw pictures into ``canvas`` (changed in place) and return it with those of their boxes that stay visible.
 
-    A box is clipped to the window and left out when less than ``min_visible`` of its area or less than 2 px of a
-    side remains.
+    A box is clipped to its patch and left out when less than ``min_visible`` of its area or less than 2 px of a side
+    remains.
     """
-    x1, y1, x2, y2 = patch.window
-    s, (tx, ty) = patch.scale, patch.shift
-    # OpenCV's coordinates name pixel centres, ours pixel corners: hence the half px.
-    matrix = np.array([[s, 0, tx - x1 + (s - 1) / 2], [0, s, ty - y1 + (s - 1) / 2]], np.float32)
-    canvas[y1:y2, x1:x2] = cv2.warpAffine(
-        picture.image, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR, borderValue=(pad, pad, pad)
-    )
-    whole = picture.boxes * s + torch.tensor([tx, ty, tx, ty])
-    origin = torch.tensor([x1, y1, x1, y1], dtype=torch.float32)
-    seen = clip(whole - origin, (y2 - y1, x2 - x1)) + origin
+    moved = []
+    for picture, patch in zip(pictures, patches, strict=True):
+        patch.draw(canvas, picture.image)
+        moved.append(patch.move(picture.boxes))
+    whole, seen = (torch.cat(boxes) for boxes in zip(*moved, strict=True))
     sides = seen[:, 2:] - seen[:, :2]
     keep = (area(seen) >= min_visible * area(whole)) & (sides >= 2).all(-1)
-    return Labelled(canvas, seen[keep], picture.labels[keep], picture.ignore[keep])
+    return replace(join(canvas, pictures), boxes=seen)[keep]
 
 
 def zoom(rng: np.random.Generator, scale: float) -> float:
@@ -88,7 +118,7 @@ def single_patch(rng: np.random.Generator, picture: Size, canvas: Size, augment:
     jitter = rng.uniform(-augment.translate, augment.translate, 2) if augment.translate else np.zeros(2)
     tx = (canvas[1] - picture[1] * s) * (0.5 if s <= 1 else float(rng.uniform(0, 1))) + jitter[0] * canvas[1]
     ty = (canvas[0] - picture[0] * s) * (0.5 if s <= 1 else float(rng.uniform(0, 1))) + jitter[1] * canvas[0]
-    return Patch(s, (float(tx), float(ty)), (0, 0, canvas[1], canvas[0]))
+    return Patch.seen(picture, s, (float(tx), float(ty)), (0, 0, canvas[1], canvas[0]))
 
 
 def mosaic_patches(rng: np.random.Generator, pictures: list[Size], canvas: Size, augment: Augment) -> list[Patch]:
@@ -103,15 +133,13 @@ def mosaic_patches(rng: np.random.Generator, pictures: list[Size], canvas: Size,
         # Where the zoomed picture is larger than the window, look at a random part of it; else a random place in it.
         tx = window[0] + float(rng.uniform(0, 1)) * (window[2] - window[0] - w * s)
         ty = window[1] + float(rng.uniform(0, 1)) * (window[3] - window[1] - h * s)
-        patches.append(Patch(s, (tx, ty), window))
+        patches.append(Patch.seen((h, w), s, (tx, ty), window))
     return patches
 
 
 def compose(pictures: list[Labelled], patches: list[Patch], canvas: Size, pad: int, min_visible: float) -> Labelled:
     """Paste the pictures onto a new canvas (H, W) and join their boxes."""
-    image = np.full((*canvas, 3), pad, np.uint8)
-    parts = [paste(image, picture, patch, pad, min_visible) for picture, patch in zip(pictures, patches, strict=True)]
-    return join(image, parts)
+    return paste(np.full((*canvas, 3), pad, np.uint8), pictures, patches, min_visible)
 
 
 def join(image: Image, parts: list[Labelled]) -> Labelled:

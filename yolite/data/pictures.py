@@ -177,7 +177,6 @@ class Pictures:
     def labelled(self, index: int) -> Labelled:
         """Return the resized picture with its boxes in its own px; an unreadable one becomes grey without boxes."""
         sample, letterbox = self.samples[index], self.letterboxes[index]
-        shift = torch.tensor([letterbox.pad_x, letterbox.pad_y] * 2, dtype=torch.float32)
         try:
             image, _ = self.read(index)
         except ImageError as error:
@@ -186,7 +185,7 @@ class Pictures:
             print(f"warning: {sample.path}: {error}; taken as an empty grey picture", file=sys.stderr)
             image = np.full((*letterbox.content, 3), self.preprocess.pad, np.uint8)
             return Labelled(image, torch.zeros(0, 4), sample.labels[:0], sample.ignore[:0])
-        return Labelled(image, letterbox.apply(sample.boxes) - shift, sample.labels, sample.ignore)
+        return Labelled(image, letterbox.resized(sample.boxes), sample.labels, sample.ignore)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -1,7 +1,8 @@
-"""Crop, rotation, flips, colour, blur, noise, holes, through albumentations: the one module that knows this library.
+"""Crop, rotation, flips, colour, blur, noise, holes; the one module that knows albumentations.
 
 albumentations looks for a newer version of itself over the network when it is imported; that is switched off first.
-Geometry that mosaic needs too (zoom, shift) is in `yolite.data.mosaic`, so that it exists once.
+Zoom and shift, which mosaic needs too, are in `yolite.data.mosaic`. What every sample goes through (zoom, flip, colour)
+calls OpenCV directly: albumentations takes a multiple of the time for it.
 
 `A.Compose` gives all its transforms one seed, so that two of them draw the same numbers: what happens with a chance
 is therefore decided here, and every step has a seed of its own.
@@ -16,13 +17,15 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 from dataclasses import dataclass
 
 import albumentations as A
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from yolite.boxes import mirrored
+from yolite.data.colour import recolour
 from yolite.data.hidden import visible_share
 from yolite.geometry import Image
-from yolite.seeding import derived
 from yolite.structures import Size
 
 
@@ -73,23 +76,11 @@ class FlipAndColour:
     """Flip and recolour a picture with its boxes; the same seed gives the same result."""
 
     def __init__(self, augment: Augment) -> None:
-        b, s, h = augment.brightness, augment.saturation, augment.hue
-        steps: list[A.BasicTransform] = []
-        if augment.hflip:
-            steps.append(A.HorizontalFlip(p=augment.hflip))
-        self._vertical = A.VerticalFlip(p=augment.vflip) if augment.vflip else None
-        if self._vertical is not None:
-            steps.append(self._vertical)
-        if b or s or h:
-            steps.append(
-                A.ColorJitter(brightness=(1 - b, 1 + b), contrast=(1 - b / 2, 1 + b / 2), saturation=(1 - s, 1 + s),
-                              hue=(-h, h), p=1.0)
-            )  # fmt: skip
-        # Colour alone moves no box; albumentations warns if it is told of boxes then.
-        self._moves = bool(augment.hflip or augment.vflip)
-        boxes = A.BboxParams(format="pascal_voc", label_fields=["rows"]) if self._moves else None
-        self._compose = A.Compose(steps, bbox_params=boxes) if steps else None
-        self.active = self._compose is not None
+        self._flips = (augment.hflip, augment.vflip)
+        b = augment.brightness
+        self._ranges = np.array([augment.hue, augment.saturation, b, b / 2])
+        self._recolours = bool(self._ranges.any())
+        self.active = bool(any(self._flips) or self._recolours)
 
     def __call__(self, image: Image, boxes: Tensor, seed: int) -> Changed:
         """Transform one picture.
@@ -102,15 +93,15 @@ class FlipAndColour:
         Returns:
             The picture, the boxes [K, 4], and which of the N boxes they are [K].
         """
-        if self._compose is None:
-            return image, boxes, torch.arange(len(boxes))
-        self._compose.set_random_seed(seed)
-        if self._vertical is not None:  # else every mirror image would be upside down too
-            self._vertical.set_random_seed(derived(seed, 1))
-        if not self._moves:
-            recoloured = self._compose(image=image)["image"]
-            return np.ascontiguousarray(recoloured), boxes, torch.arange(len(boxes))
-        return _with_boxes(self._compose, image, boxes)
+        rng = np.random.default_rng(seed)
+        for axis, (draw, chance) in enumerate(zip(rng.random(2), self._flips, strict=True)):
+            if draw < chance:
+                image = np.asarray(cv2.flip(image, 1 - axis), np.uint8)
+                boxes = mirrored(boxes, image.shape[1 - axis], axis)
+        if self._recolours:
+            hue, *factors = rng.uniform(-self._ranges, self._ranges)
+            image = recolour(image, hue, *(1 + factor for factor in factors))
+        return image, boxes, torch.arange(len(boxes))
 
 
 def _with_boxes(compose: A.Compose, image: Image, boxes: Tensor) -> Changed:
