@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from yolite.boxes import clip
 from yolite.data.balance import draw_epoch, epoch_size
+from yolite.data.handover import Handover, Jobs, Parcel, join_targets
 from yolite.data.images import ImageError
 from yolite.data.mix import copy_paste, mixup
 from yolite.data.mosaic import Labelled, compose, mosaic_patches, single_patch
@@ -30,6 +31,8 @@ from yolite.seeding import derived, generator
 from yolite.structures import Batch, Sample, Targets
 
 _ORDER, _SAMPLE, _MIX, _WARP, _DAMAGE = 10, 11, 12, 13, 14  # streams of `seeding.generator`
+AHEAD = 2
+"""Batches that each loader process may be ahead."""
 _ASKED = {signal.SIGINT, signal.SIGTERM}
 Key = tuple[int, int, bool]
 """(epoch, index of the sample, whether pictures are still put together).
@@ -146,15 +149,9 @@ class PlainSet(Dataset[tuple[Batch, dict[str, float]]]):
 
 def collate(items: list[Batch]) -> Batch:
     """Join batches of one into a batch; each box learns its picture's place."""
-    image = [torch.full_like(item.targets.image, place) for place, item in enumerate(items)]
     return Batch(
         torch.cat([item.images for item in items]),
-        Targets(
-            torch.cat([item.targets.boxes for item in items]),
-            torch.cat([item.targets.labels for item in items]),
-            torch.cat(image),
-            torch.cat([item.targets.ignore for item in items]),
-        ),
+        join_targets([item.targets for item in items]),
         tuple(box for item in items for box in item.letterboxes),
         tuple(i for item in items for i in item.indices),
     )
@@ -213,6 +210,11 @@ def _start_process(_: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED)  # see TrainLoader.epoch
 
 
+def _as_it_is(parcel: Parcel) -> Parcel:
+    """Keep torch from turning the arrays into tensors, each of which would be sent in shared memory of its own."""
+    return parcel
+
+
 def choose_workers(setting: str | int) -> int:
     """Decide ``data.workers: auto``: one process less than there are processors, at most 8."""
     return max(0, min(8, (os.cpu_count() or 1) - 1)) if setting == "auto" else int(setting)
@@ -226,14 +228,19 @@ class TrainLoader:
                  weights: np.ndarray | None = None) -> None:  # fmt: skip
         self.sampler = EpochSampler(len(pictures), batch, seed, mosaic_epochs, parts, processes, weights)
         self._set = TrainSet(pictures, augment, seed, weights)
+        self._workers, self._letterboxes = workers, pictures.letterboxes
+        if not workers:
+            return
+        self._handover = Handover[Key](self._set, batch, pictures.preprocess.size, workers * AHEAD + 1)
         self._loader = DataLoader(
-            self._set,
-            batch_sampler=self.sampler,
+            self._handover,
+            sampler=Jobs(self._handover, self.sampler),
+            batch_size=None,  # a job is a whole batch
+            collate_fn=_as_it_is,
             num_workers=workers,
-            collate_fn=collate,
-            persistent_workers=workers > 0,
+            prefetch_factor=AHEAD,
+            persistent_workers=True,
             worker_init_fn=_start_process,
-            pin_memory=torch.cuda.is_available(),
         )
 
     @property
@@ -244,12 +251,15 @@ class TrainLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Return the parts of the batches of an epoch from step ``start`` on."""
         self.sampler.epoch, self.sampler.start = epoch, start
+        if not self._workers:
+            return (collate([self._set[key] for key in keys]) for keys in self.sampler)
         # Loader processes start here. A signal that comes before they can answer it waits until they can.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)
         try:
-            return iter(self._loader)
+            parcels = iter(self._loader)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED)
+        return (self._handover.unpack(parcel, self._letterboxes) for parcel in parcels)
 
     def files(self, epoch: int, indices: Sequence[int]) -> list[Path]:
         """Return the files that the samples with these indices were put together from in an epoch."""
