@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from yolite.config import Config, DataConfig, ModelConfig
+from yolite.config import Config, DataConfig, LossConfig, ModelConfig
 from yolite.console import Console
 from yolite.data.dataset import ROLES, DataSet, Split, open_dataset
 from yolite.data.digits import ensure_digits, folder_name
@@ -24,6 +24,7 @@ from yolite.models.graph import LayerRecord
 from yolite.paths import descriptor, generated
 from yolite.processes import ALONE, Processes
 from yolite.structures import HeadSpec, Preprocess
+from yolite.training.loss import DetectionLoss
 from yolite.training.optim import Layers
 
 MOST = 100_000
@@ -55,6 +56,25 @@ def build_specs(model: ModelConfig, classes: int, anchors: Anchors) -> tuple[Hea
         )  # fmt: skip
     except ValueError as error:
         raise UserError(f"model.code: {error}") from None
+
+
+def build_loss(c: LossConfig, specs: Sequence[HeadSpec]) -> DetectionLoss:
+    """Return the loss for maps of these specs.
+
+    Raises:
+        UserError: a part of it needs another code.
+    """
+    weights = () if isinstance(c.class_weights, str) else tuple(c.class_weights)
+    loss = DetectionLoss(
+        c.box, c.objectness, c.classes, c.iou, c.assign.ratio, c.assign.neighbours, c.assign.ignore_iou,
+        c.label_smoothing, weights, c.assign.rule, c.box_by, c.favour_small, c.objectness_by, c.classes_by,
+        c.objectness_target, c.object, c.no_object, c.prior, c.prior_images, c.divide_by,
+    )  # fmt: skip
+    try:
+        loss.check(specs[0])
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return loss
 
 
 def _number(key: str, value: Any) -> float:
