@@ -42,16 +42,19 @@ def build_specs(model: ModelConfig, classes: int, anchors: Anchors) -> tuple[Hea
     """Return one `HeadSpec` a level.
 
     Raises:
-        UserError: the anchors do not fit the levels.
+        UserError: the anchors do not fit the levels, or the codes not each other.
     """
     code = model.code
     if len(anchors) != len(code.strides):
         raise UserError(f"model.code.anchors has {len(anchors)} levels, model.code.strides {len(code.strides)}")
-    return tuple(
-        HeadSpec(stride, tuple((float(w), float(h)) for w, h in level), classes, code.xy, code.grid_scale, code.wh,
-                 code.class_code)
-        for stride, level in zip(code.strides, anchors, strict=True)
-    )  # fmt: skip
+    try:
+        return tuple(
+            HeadSpec(stride, tuple((float(w), float(h)) for w, h in level), classes, code.xy, code.grid_scale, code.wh,
+                     code.class_code, code.objectness, code.classes_per)
+            for stride, level in zip(code.strides, anchors, strict=True)
+        )  # fmt: skip
+    except ValueError as error:
+        raise UserError(f"model.code: {error}") from None
 
 
 def _number(key: str, value: Any) -> float:

@@ -80,10 +80,14 @@ class CodeConfig(_Section):
     anchors: Literal["auto"] | Annotated[list[Annotated[list[Anchor], Field(min_length=1)]], Field(min_length=1)] = (
         Field("auto", description="[[w, h], ...] a level, in input px; auto: k-means on the training boxes")
     )
-    xy: Literal["sigmoid"] = Field("sigmoid", description="code of the box centre")
-    grid_scale: float = Field(2.0, ge=1, description="how far the centre reaches: 1 = its cell")
-    wh: Literal["exp", "sigmoid_square"] = Field("sigmoid_square", description="code of the box size")
-    class_code: Literal["sigmoid", "softmax"] = Field("sigmoid", description="independent or exclusive classes")
+    xy: Literal["sigmoid", "linear", "free"] = Field("sigmoid", description="code of the box centre")
+    grid_scale: float = Field(2.0, ge=1, description="with xy sigmoid: how far the centre reaches; 1 = its cell")
+    wh: Literal["exp", "sigmoid_square", "square"] = Field("sigmoid_square", description="code of the box size")
+    class_code: Literal["sigmoid", "softmax", "linear"] = Field(
+        "sigmoid", description="independent or exclusive classes, or plain numbers (YOLOv1)"
+    )
+    objectness: Literal["sigmoid", "linear"] = Field("sigmoid", description="code of the objectness")
+    classes_per: Literal["box", "cell"] = Field("box", description="class scores for each box, or one set a cell")
 
 
 class ModelConfig(_Section):
