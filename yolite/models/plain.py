@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yolite.models.blocks import ACTIVATIONS
+from yolite.models.conv import ConvNormAct, activation
 
 
 class MaxPool(nn.Module):
@@ -137,14 +137,14 @@ class Shortcut(nn.Module):
 
     Args:
         in_channels: Two entries or more.
-        act: A name in `ACTIVATIONS`, after the sum.
+        act: A name in `yolite.models.conv.ACTIVATIONS`, after the sum.
     """
 
     def __init__(self, in_channels: Sequence[int], act: str = "identity") -> None:
         super().__init__()
         self.out_channels = in_channels[0]
         self.shared = [min(in_channels[0], c) for c in in_channels[1:]]
-        self.act = ACTIVATIONS[act]()
+        self.act = activation(act)
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B, C, H, W] and several [B, C_i, H, W] → [B, C, H, W]."""
@@ -169,7 +169,7 @@ class Multiply(nn.Module):
 
     Args:
         in_channels: Two entries of one number.
-        act: A name in `ACTIVATIONS`, after the product.
+        act: A name in `yolite.models.conv.ACTIVATIONS`, after the product.
 
     Raises:
         ValueError: the channels differ.
@@ -181,7 +181,7 @@ class Multiply(nn.Module):
         if first != second:
             raise ValueError(f"maps of {first} and {second} channels have no product")
         self.out_channels = first
-        self.act = ACTIVATIONS[act]()
+        self.act = activation(act)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """[B, C, H, W] and [B, C, H, W] (or 1 in place of H and W) → [B, C, H, W]."""
@@ -211,41 +211,31 @@ class Dropout(nn.Module):
         return []
 
 
-class Connected(nn.Module):
+class Connected(ConvNormAct):
     """A fully connected layer over a map of a fixed size: a convolution as large as the map.
 
     Args:
         in_channels: One entry.
         out: Numbers that come out.
         size: (H, W) of the map that comes in; no other fits.
-        act: A name in `ACTIVATIONS`.
-        norm: ``bn``, or ``none``: a bias.
-        eps: Added to the variance by batch norm.
+        act: A name in `yolite.models.conv.ACTIVATIONS`.
+        norm: A name in `yolite.models.conv.NORMS`; with ``none`` there is a bias.
+        eps: Added to the variance by the norm.
     """
 
     def __init__(
-        self, in_channels: Sequence[int], out: int, size: Sequence[int], act: str = "relu", norm: str = "none",
+        self, in_channels: Sequence[int], out: int, size: Sequence[int], act: str = "leaky", norm: str = "none",
         eps: float = 1e-5,
     ) -> None:  # fmt: skip
-        super().__init__()
         (cin,) = in_channels
-        self.out_channels = out
-        self.size = (int(size[0]), int(size[1]))
-        self.conv = nn.Conv2d(cin, out, self.size, bias=norm == "none")
-        self.bn: nn.Module = nn.BatchNorm2d(out, eps) if norm == "bn" else nn.Identity()
-        self.act = ACTIVATIONS[act]()
-        if self.conv.bias is not None:
-            nn.init.zeros_(self.conv.bias)
+        rows, columns = size
+        super().__init__(nn.Conv2d(cin, out, (int(rows), int(columns)), bias=norm == "none"), act, norm, eps)
+        self.size = (int(rows), int(columns))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] → [B, out, 1, 1]."""
         _check_size(x, self.size)
-        out: Tensor = self.act(self.bn(self.conv(x)))
-        return out
-
-    def longest_path(self) -> list[nn.Module]:
-        """It sees the whole map."""
-        return [self.conv]
+        return super().forward(x)
 
 
 class Local(nn.Module):
@@ -258,12 +248,12 @@ class Local(nn.Module):
         kernel: Side of the kernel.
         stride: Cells from place to place.
         padding: Zeros on each side.
-        act: A name in `ACTIVATIONS`.
+        act: A name in `yolite.models.conv.ACTIVATIONS`.
     """
 
     def __init__(
         self, in_channels: Sequence[int], out: int, size: Sequence[int], kernel: int = 3, stride: int = 1,
-        padding: int = 1, act: str = "relu",
+        padding: int = 1, act: str = "leaky",
     ) -> None:  # fmt: skip
         super().__init__()
         (cin,) = in_channels
@@ -275,7 +265,7 @@ class Local(nn.Module):
         self.weight = nn.Parameter(torch.empty(places, out, taps))
         self.bias = nn.Parameter(torch.zeros(out, *self.grid))
         nn.init.normal_(self.weight, std=math.sqrt(2 / taps))
-        self.act = ACTIVATIONS[act]()
+        self.act = activation(act)
         self.window = nn.MaxPool2d(kernel, stride)  # never run: what the receptive field is computed from
 
     def forward(self, x: Tensor) -> Tensor:
