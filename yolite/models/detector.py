@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from yolite.models.blocks import Conv
+from yolite.models.conv import ConvNormAct
 from yolite.models.graph import Graph, LayerRecord
 from yolite.structures import HeadSpec
 
@@ -53,21 +53,28 @@ class Detector(nn.Module):
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Draw the weights of every BN convolution anew (He et al. 2015, fan-out) from ``seed``; biases stay."""
+    """Draw the weights of every convolution anew (He et al. 2015, fan-out) from ``seed``; biases stay.
+
+    A bare one, with neither norm nor activation after it, gives the raw numbers: it starts near 0.
+    """
     generator = torch.Generator().manual_seed(seed)
+    inner = {module.conv for module in model.modules() if isinstance(module, ConvNormAct) and not module.bare}
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            if module.bias is None:
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            if module in inner or module.bias is None:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
             else:
                 nn.init.normal_(module.weight, std=0.01, generator=generator)
 
 
 def fused(model: Detector) -> Detector:
-    """Return a copy for inference with each BN folded into the convolution before it (equal up to rounding)."""
+    """Return a copy for inference with each BN folded into the convolution before it (equal up to rounding).
+
+    Group norm depends on the picture and stays as it is.
+    """
     model = copy.deepcopy(model).eval()
     for module in model.modules():
-        if isinstance(module, Conv) and isinstance(module.bn, nn.BatchNorm2d):
-            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+        if isinstance(module, ConvNormAct) and isinstance(module.bn, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.bn, isinstance(module.conv, nn.ConvTranspose2d))
             module.bn = nn.Identity()
     return model
