@@ -165,3 +165,18 @@ def assign(
         present = boxes if boxes is not None else [None] * len(specs)
         return [by_best_iou(targets, *level) for level in zip(specs, sizes, present, strict=True)]
     return [by_ratio(targets, spec, size, ratio, neighbours) for spec, size in zip(specs, sizes, strict=True)]
+
+
+def reachable(targets: Targets, specs: Sequence[HeadSpec], size: Size, rule: Rule = "ratio", ratio: float = 4.0) -> int:
+    """Return how many objects the rule gives to any prediction: no recall can be higher than their share.
+
+    Args:
+        targets: Boxes, input px.
+        specs: The levels.
+        size: (H, W) of the input in px.
+        rule: As in `assign`.
+        ratio: As in `assign`.
+    """
+    grids = [(size[0] // spec.stride, size[1] // spec.stride) for spec in specs]
+    found = assign(targets, specs, grids, rule, ratio, neighbours=False)
+    return len(torch.cat([level.target for level in found]).unique())  # type: ignore[no-untyped-call]
