@@ -14,48 +14,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU, "identity": nn.Identity}
-
-
-class Conv(nn.Module):
-    """Convolution without bias → batch norm → activation. BN holds the bias; it replaces dropout (YOLO9000, section 2).
-
-    Args:
-        in_channels: One entry.
-        out: Output channels.
-        kernel: Side of the kernel; the padding keeps H and W at stride 1.
-        stride: 2 halves H and W.
-        groups: Groups of the convolution (0: depthwise).
-        act: A name in `ACTIVATIONS`.
-    """
-
-    def __init__(
-        self, in_channels: Sequence[int], out: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: str = "silu"
-    ) -> None:
-        super().__init__()
-        (cin,) = in_channels
-        self.out_channels = out
-        self.conv = nn.Conv2d(cin, out, kernel, stride, kernel // 2, groups=groups or cin, bias=False)
-        self.bn: nn.Module = nn.BatchNorm2d(out)
-        self.act = ACTIVATIONS[act]()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] → [B, out, H / stride, W / stride]."""
-        out: Tensor = self.act(self.bn(self.conv(x)))
-        return out
-
-    def longest_path(self) -> list[nn.Module]:
-        """The convolution alone moves the receptive field."""
-        return [self.conv]
+from yolite.models.conv import Conv, Transposed
 
 
 class Bottleneck(nn.Module):
     """Two 3×3 convolutions with a shortcut (ResNet; YOLOv3's residual block with both kernels 3×3)."""
 
-    def __init__(self, channels: int, shortcut: bool, act: str) -> None:
+    def __init__(self, channels: int, shortcut: bool, act: str, norm: str) -> None:
         super().__init__()
-        self.first = Conv([channels], channels, 3, act=act)
-        self.second = Conv([channels], channels, 3, act=act)
+        self.first = Conv([channels], channels, 3, act=act, norm=norm)
+        self.second = Conv([channels], channels, 3, act=act, norm=norm)
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,18 +42,24 @@ class CSP(nn.Module):
         out: Output channels.
         n: Number of bottlenecks.
         shortcut: Whether the bottlenecks are residual.
-        act: A name in `ACTIVATIONS`.
+        act, norm: As in `Conv`.
     """
 
     def __init__(
-        self, in_channels: Sequence[int], out: int, n: int = 1, shortcut: bool = True, act: str = "silu"
+        self,
+        in_channels: Sequence[int],
+        out: int,
+        n: int = 1,
+        shortcut: bool = True,
+        act: str = "silu",
+        norm: str = "bn",
     ) -> None:
         super().__init__()
         self.out_channels = out
         self.width = out // 2
-        self.split = Conv(in_channels, 2 * self.width, 1, act=act)
-        self.blocks = nn.ModuleList(Bottleneck(self.width, shortcut, act) for _ in range(n))
-        self.join = Conv([(2 + n) * self.width], out, 1, act=act)
+        self.split = Conv(in_channels, 2 * self.width, 1, act=act, norm=norm)
+        self.blocks = nn.ModuleList(Bottleneck(self.width, shortcut, act, norm) for _ in range(n))
+        self.join = Conv([(2 + n) * self.width], out, 1, act=act, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] → [B, out, H, W]."""
@@ -104,13 +78,13 @@ class CSP(nn.Module):
 class SPPF(nn.Module):
     """Spatial pyramid pooling: three 5×5 max pools in a row stand for pools of 5, 9 and 13 (arXiv 1406.4729)."""
 
-    def __init__(self, in_channels: Sequence[int], out: int, act: str = "silu") -> None:
+    def __init__(self, in_channels: Sequence[int], out: int, act: str = "silu", norm: str = "bn") -> None:
         super().__init__()
         (cin,) = in_channels
         self.out_channels = out
-        self.squeeze = Conv([cin], cin // 2, 1, act=act)
+        self.squeeze = Conv([cin], cin // 2, 1, act=act, norm=norm)
         self.pool = nn.MaxPool2d(5, 1, 2)
-        self.join = Conv([4 * (cin // 2)], out, 1, act=act)
+        self.join = Conv([4 * (cin // 2)], out, 1, act=act, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] → [B, out, H, W]."""
@@ -172,7 +146,7 @@ class GridHead(nn.Module):
         depth: 3×3 convolutions a branch.
         prior: Chance that a prediction is an object before training; sets the objectness bias, so that the first
             steps are not spent on calming a hundred thousand false alarms (arXiv 1708.02002, section 4.1).
-        act: A name in `ACTIVATIONS`.
+        act, norm: As in `Conv`.
     """
 
     def __init__(
@@ -184,14 +158,15 @@ class GridHead(nn.Module):
         depth: int = 1,
         prior: float = 0.01,
         act: str = "silu",
+        norm: str = "bn",
     ) -> None:
         super().__init__()
         (cin,) = in_channels
         self.anchors, self.classes = anchors, classes
         self.out_channels = anchors * (5 + classes)
         widths = [cin, *[hidden] * depth]
-        self.box_branch = nn.Sequential(*(Conv([a], b, 3, act=act) for a, b in pairwise(widths)))
-        self.class_branch = nn.Sequential(*(Conv([a], b, 3, act=act) for a, b in pairwise(widths)))
+        self.box_branch = nn.Sequential(*(Conv([a], b, 3, act=act, norm=norm) for a, b in pairwise(widths)))
+        self.class_branch = nn.Sequential(*(Conv([a], b, 3, act=act, norm=norm) for a, b in pairwise(widths)))
         self.box_out = nn.Conv2d(hidden, anchors * 5, 1)
         self.class_out = nn.Conv2d(hidden, anchors * classes, 1)
         with torch.no_grad():
@@ -213,6 +188,7 @@ class GridHead(nn.Module):
 
 BLOCKS: dict[str, type[nn.Module]] = {
     "conv": Conv,
+    "transposed": Transposed,
     "csp": CSP,
     "sppf": SPPF,
     "upsample": Upsample,

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from yolite.models.blocks import Conv
+from yolite.models.conv import ConvNormAct
 from yolite.models.graph import Graph, LayerRecord
-from yolite.structures import HeadSpec
+from yolite.models.plain import CellHead
+from yolite.structures import HeadSpec, Size
 
 
 class Detector(nn.Module):
@@ -46,6 +47,24 @@ class Detector(nn.Module):
         """The input's height and width must be multiples of this."""
         return max(spec.stride for spec in self.specs)
 
+    @property
+    def fixed_size(self) -> Size | None:
+        """The only input (H, W) in px of a network with a fully connected head; None: any multiple of its strides."""
+        for index, spec in zip(self.graph.outputs, self.specs, strict=True):
+            layer = self.graph.layers[index]
+            if isinstance(layer, CellHead):
+                return layer.grid[0] * spec.stride, layer.grid[1] * spec.stride
+        return None
+
+    def check_size(self, size: Size) -> None:
+        """Raise ValueError if the network cannot read an input of ``size`` (H, W) in px."""
+        only = self.fixed_size
+        if only is not None and tuple(size) != only:
+            raise ValueError(
+                f"its head is fully connected, so its input size is fixed to {only[0]}x{only[1]}, and cannot be "
+                f"{size[0]}x{size[1]}: leave imgsz out"
+            )
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W] normalised → one raw map [B, A·(5 + classes), H / stride, W / stride] a spec."""
         maps: list[Tensor] = self.graph(images)
@@ -53,21 +72,28 @@ class Detector(nn.Module):
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Draw the weights of every BN convolution anew (He et al. 2015, fan-out) from ``seed``; biases stay."""
+    """Draw the weights of every convolution anew (He et al. 2015, fan-out) from ``seed``; biases stay.
+
+    A bare one, with neither norm nor activation after it, gives the raw numbers: it starts near 0.
+    """
     generator = torch.Generator().manual_seed(seed)
+    inner = {module.conv for module in model.modules() if isinstance(module, ConvNormAct) and not module.bare}
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            if module.bias is None:
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            if module in inner or module.bias is None:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
             else:
                 nn.init.normal_(module.weight, std=0.01, generator=generator)
 
 
 def fused(model: Detector) -> Detector:
-    """Return a copy for inference with each BN folded into the convolution before it (equal up to rounding)."""
+    """Return a copy for inference with each BN folded into the convolution before it (equal up to rounding).
+
+    Group norm depends on the picture and stays as it is.
+    """
     model = copy.deepcopy(model).eval()
     for module in model.modules():
-        if isinstance(module, Conv) and isinstance(module.bn, nn.BatchNorm2d):
-            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+        if isinstance(module, ConvNormAct) and isinstance(module.bn, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.bn, isinstance(module.conv, nn.ConvTranspose2d))
             module.bn = nn.Identity()
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,9 @@ def _grow(receptive: float, jump: float, path: list[nn.Module]) -> tuple[float, 
             )
             receptive += (kernel - 1) * dilation * jump
             jump *= stride
+        elif isinstance(module, nn.ConvTranspose2d):  # an output cell has at most ⌈k / s⌉ taps a side
+            receptive += (math.ceil(module.kernel_size[0] / module.stride[0]) - 1) * jump
+            jump /= module.stride[0]
         else:
             receptive, jump = _grow(receptive, jump, module.longest_path())  # type: ignore[operator]
     return receptive, jump

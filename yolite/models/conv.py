@@ -1,0 +1,147 @@
+"""Convolution → norm → activation, what every network here is made of, and the choices it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "silu": nn.SiLU,  # x · sigmoid(x), also called swish
+    "relu": nn.ReLU,
+    "leaky": partial(nn.LeakyReLU, 0.1),  # Darknet's slope
+    "prelu": nn.PReLU,  # a leaky whose slope is learned, 0.25 at first (arXiv 1502.01852)
+    "mish": nn.Mish,
+    "tanh": nn.Tanh,
+    "relu6": nn.ReLU6,
+    "logistic": nn.Sigmoid,
+    "hard_swish": nn.Hardswish,
+    "identity": nn.Identity,
+    "linear": nn.Identity,  # Darknet's word for it
+}
+NORMS = ("bn", "group", "none")
+
+
+def activation(name: str) -> nn.Module:
+    """Return the activation of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"act {name!r} is unknown; there are {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]()
+
+
+def norm_layer(name: str, channels: int, eps: float) -> nn.Module:
+    """Return batch norm, group norm or nothing for maps of so many channels.
+
+    A group has 16 channels, or the next number above that divides them (Wu & He, arXiv 1803.08494, table 3: as good as
+    32 groups, and small networks have too few channels for 32).
+
+    Raises:
+        ValueError: not a name in `NORMS`.
+    """
+    if name == "bn":
+        return nn.BatchNorm2d(channels, eps)
+    if name == "group":
+        groups = next(g for g in range(max(1, channels // 16), 0, -1) if channels % g == 0)
+        return nn.GroupNorm(groups, channels, eps)
+    if name == "none":
+        return nn.Identity()
+    raise ValueError(f"norm {name!r} is unknown; there are {', '.join(NORMS)}")
+
+
+class ConvNormAct(nn.Module):
+    """A convolution, the norm after it (named ``bn`` in the weights, whatever its kind) and the activation."""
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, act: str, norm: str, eps: float) -> None:
+        super().__init__()
+        self.out_channels = conv.out_channels
+        self.conv = conv
+        self.bn = norm_layer(norm, conv.out_channels, eps)
+        self.act = activation(act)
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+
+    @property
+    def bare(self) -> bool:
+        """Neither norm nor activation follows: what comes out are raw numbers."""
+        return isinstance(self.bn, nn.Identity) and isinstance(self.act, nn.Identity)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] → [B, out, H', W']."""
+        out: Tensor = self.act(self.bn(self.conv(x)))
+        return out
+
+    def longest_path(self) -> list[nn.Module]:
+        """The convolution alone moves the receptive field."""
+        return [self.conv]
+
+
+class Conv(ConvNormAct):
+    """Convolution → norm → activation. BN holds the bias; it replaces dropout (YOLO9000, section 2).
+
+    Args:
+        in_channels: One entry.
+        out: Output channels.
+        kernel: Side of the kernel; the padding keeps H and W at stride 1.
+        stride: 2 halves H and W.
+        groups: Groups of the convolution (0: depthwise).
+        act: A name in `ACTIVATIONS`.
+        norm: A name in `NORMS`; with ``none`` the convolution has a bias.
+        eps: Added to the variance by the norm.
+        dilation: Distance of the kernel's taps: 2 sees as far as a kernel of nearly twice the side.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act: str = "silu",
+        norm: str = "bn",
+        eps: float = 1e-5,
+        dilation: int = 1,
+    ) -> None:
+        (cin,) = in_channels
+        padding = kernel // 2 * dilation
+        bias = norm == "none"
+        conv = nn.Conv2d(cin, out, kernel, stride, padding, dilation, groups or cin, bias)
+        super().__init__(conv, act, norm, eps)
+
+
+class Transposed(ConvNormAct):
+    """Transposed convolution → norm → activation: upsampling that is learned, where `Upsample` repeats cells.
+
+    Args:
+        in_channels: One entry.
+        out: Output channels.
+        kernel: Side of the kernel; a multiple of ``stride`` gives every output cell as many taps.
+        stride: H and W grow by this factor.
+        act: A name in `ACTIVATIONS`.
+        norm: A name in `NORMS`; with ``none`` the convolution has a bias.
+        eps: Added to the variance by the norm.
+
+    Raises:
+        ValueError: a kernel for which no padding gives exactly H · stride.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out: int,
+        kernel: int = 4,
+        stride: int = 2,
+        act: str = "silu",
+        norm: str = "bn",
+        eps: float = 1e-5,
+    ) -> None:
+        (cin,) = in_channels
+        if kernel < stride or (kernel - stride) % 2:
+            raise ValueError(f"kernel {kernel} with stride {stride}: their difference must be even and at least 0")
+        conv = nn.ConvTranspose2d(cin, out, kernel, stride, (kernel - stride) // 2, bias=norm == "none")
+        super().__init__(conv, act, norm, eps)
