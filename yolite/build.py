@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from yolite.config import Config, DataConfig, ModelConfig
+from yolite.config import Config, DataConfig, LossConfig, ModelConfig, read_config_file
 from yolite.console import Console
 from yolite.data.dataset import ROLES, DataSet, Split, open_dataset
 from yolite.data.digits import ensure_digits, folder_name
@@ -24,6 +24,7 @@ from yolite.models.graph import LayerRecord
 from yolite.paths import descriptor, generated
 from yolite.processes import ALONE, Processes
 from yolite.structures import HeadSpec, Preprocess
+from yolite.training.loss import DetectionLoss
 from yolite.training.optim import Layers
 
 MOST = 100_000
@@ -60,6 +61,43 @@ def build_specs(model: ModelConfig, classes: int, anchors: Anchors) -> tuple[Hea
         raise UserError(f"model.code: {error}") from None
 
 
+def fitting_loss(specs: Sequence[HeadSpec]) -> dict[str, Any]:
+    """Return the ``loss`` settings that fit a head: those of the generation whose code it has (configs/).
+
+    Asked for where a network comes without settings of its own: fine-tuning from a checkpoint or a Darknet import.
+    """
+    spec = specs[0]
+    if "linear" in (spec.objectness, spec.class_code):
+        name = "yolov1"
+    elif spec.class_code == "softmax":
+        name = "yolov2"
+    elif spec.wh == "exp":
+        name = "yolov3"
+    else:
+        name = "yolite"
+    found: dict[str, Any] = read_config_file(descriptor(name, "configs", "model")).get("loss", {})
+    return found
+
+
+def build_loss(c: LossConfig, specs: Sequence[HeadSpec]) -> DetectionLoss:
+    """Return the loss for maps of these specs.
+
+    Raises:
+        UserError: a part of it needs another code.
+    """
+    weights = () if isinstance(c.class_weights, str) else tuple(c.class_weights)
+    loss = DetectionLoss(
+        c.box, c.objectness, c.classes, c.iou, c.assign.ratio, c.assign.neighbours, c.assign.ignore_iou,
+        c.label_smoothing, weights, c.assign.rule, c.box_by, c.favour_small, c.objectness_by, c.classes_by,
+        c.objectness_target, c.object, c.no_object, c.prior, c.prior_images, c.divide_by,
+    )  # fmt: skip
+    try:
+        loss.check(specs[0])
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return loss
+
+
 def _number(key: str, value: Any) -> float:
     """Return a number from a row of the model, or say that it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MOST:
@@ -80,9 +118,11 @@ def _scaled(row: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
 
 
 def _input_index(name: Any, here: int, names: Mapping[str, int]) -> int:
-    """Turn one entry of ``from`` into a layer index."""
+    """Turn one entry of ``from`` (a name, or −1 for the layer above, −2 ...) into a layer index."""
     if name == "above":
         return here - 1
+    if isinstance(name, int) and not isinstance(name, bool) and -here <= name < 0:
+        return here + name
     if name == "image":
         return -1
     if isinstance(name, str) and name in names:
@@ -138,6 +178,7 @@ def build_detector(config: Config, classes: int, anchors: Anchors) -> Detector:
             raise ValueError(f"its weights take {needed / 2**30:,.0f} GiB, this machine has {there / 2**30:,.0f}")
         detector = Detector(records, specs, outputs)
         _check_strides(detector)
+        detector.check_size(config.imgsz)
     except ValueError as error:
         raise UserError(f"model {config.model.name!r} cannot be built: {error}") from None
     initialise(detector, config.seed)
@@ -163,13 +204,14 @@ def build_augment(config: Config) -> Augment:
 
 
 def _check_strides(detector: Detector) -> None:
-    """Run a small picture through the network and compare its maps with what the HeadSpecs say of them.
+    """Run a small picture (or one of its only size) through the network; compare its maps with the HeadSpecs.
 
     Raises:
         ValueError: the layers do not fit together, or a map has another stride than its HeadSpec.
     """
     side, graph = max(64, 2 * detector.max_stride), detector.graph
-    maps = {-1: torch.zeros(1, 3, side, side)}
+    height, width = detector.fixed_size or (side, side)
+    maps = {-1: torch.zeros(1, 3, height, width)}
     detector.eval()  # batch norm would count the picture
     for index, (record, layer) in enumerate(zip(graph.records, graph.layers, strict=True)):
         try:
@@ -178,7 +220,7 @@ def _check_strides(detector: Detector) -> None:
         except (TypeError, RuntimeError) as error:
             raise ValueError(f"layer {index} ({record.block}): {str(error).splitlines()[0][:200]}") from None
     detector.train()
-    real = [side / max(1, maps[i].shape[-1]) for i in graph.outputs]
+    real = [height / max(1, maps[i].shape[-2]) for i in graph.outputs]
     if real != [spec.stride for spec in detector.specs]:
         stated = ", ".join(str(spec.stride) for spec in detector.specs)
         raise ValueError(f"model.code.strides says [{stated}], but its maps have [{', '.join(f'{s:g}' for s in real)}]")

@@ -146,6 +146,14 @@ def encode(boxes: Tensor, spec: HeadSpec, anchor: Tensor, row: Tensor, column: T
                       wh.logit() if spec.wh == "sigmoid_square" else wh), dim=-1)  # fmt: skip
 
 
+def prior_code(spec: HeadSpec, like: Tensor) -> Tensor:
+    """Return what `code` should give [4] for an anchor's own box in the middle of its cell: the same for all."""
+    first = torch.zeros(1, dtype=torch.int64, device=like.device)
+    centre = like.new_full((1, 2), spec.stride / 2)
+    box = cxcywh_to_xyxy(torch.cat((centre, anchors_of(spec, like)[:1]), dim=-1))
+    return encode_code(box, spec, first, first, first)[0]
+
+
 def probability(raw: Tensor, kind: ClassCode) -> Tensor:
     """Turn raw objectness [...] or class numbers [..., classes] into what stands for probabilities, the same shape.
 

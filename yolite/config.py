@@ -205,8 +205,14 @@ class AugmentConfig(_Section):
 class AssignConfig(_Section):
     """Which predictions answer for which objects; see `yolite.training.assign`."""
 
-    ratio: float = Field(4.0, gt=1, description="an anchor takes a box whose sides differ by less than this factor")
-    neighbours: bool = Field(True, description="also the two nearest neighbour cells of the box centre")
+    rule: Literal["ratio", "best_anchor", "best_iou"] = Field(
+        "ratio", description="all anchors of similar shape; the one most similar (YOLOv2, v3); the box of the cell "
+        "that overlaps most at present (YOLOv1)"
+    )  # fmt: skip
+    ratio: float = Field(
+        4.0, gt=1, description="rule ratio: an anchor takes a box whose sides differ by less than this factor"
+    )
+    neighbours: bool = Field(True, description="rule ratio: also the two nearest neighbour cells of the box centre")
     ignore_iou: float = Field(0.7, ge=0, le=1, description="other predictions above this IoU are not background")
 
 
@@ -226,7 +232,31 @@ class LossConfig(_Section):
         "off",
         description="weight of each class in the class part, [w, ...]; auto: one over its boxes an epoch, 1 on average",
     )
-    iou: Literal["iou", "giou", "diou", "ciou"] = Field("ciou", description="overlap measure of the box part")
+    box_by: Literal["overlap", "squared"] = Field(
+        "overlap", description="error of a box: 1 - IoU, or squared errors in the numbers of the code (YOLOv1 to v3)"
+    )
+    iou: Literal["iou", "giou", "diou", "ciou"] = Field("ciou", description="overlap measure of box_by overlap")
+    favour_small: bool = Field(
+        False, description="multiply the error of a box by 2 - w·h, its share of the input (YOLOv3)"
+    )
+    objectness_by: Literal["cross_entropy", "squared"] = Field(
+        "cross_entropy", description="error of the objectness (YOLOv1 and v2: squared)"
+    )
+    objectness_target: Literal["iou", "one"] = Field(
+        "iou", description="what the objectness of an object's box aims at: the IoU it reaches, or one (YOLOv3)"
+    )
+    object: float = Field(1.0, ge=0, description="weight of objects inside the objectness part")
+    no_object: float = Field(1.0, ge=0, description="weight of all other predictions inside it")
+    classes_by: Literal["cross_entropy", "squared"] = Field(
+        "cross_entropy", description="error of the classes (YOLOv1: squared)"
+    )
+    prior: float = Field(
+        0.01, ge=0, description="inside the box part, weight of the pull of all other boxes to their anchors (YOLOv2)"
+    )
+    prior_images: int = Field(0, ge=0, description="how many images that pull lasts; 0: none")
+    divide_by: Literal["positives", "images"] = Field(
+        "positives", description="what the sums over a batch are divided by (YOLOv1 to v3: images)"
+    )
     assign: AssignConfig = AssignConfig()
 
 
