@@ -48,11 +48,14 @@ def build_specs(model: ModelConfig, classes: int, anchors: Anchors) -> tuple[Hea
     code = model.code
     if len(anchors) != len(code.strides):
         raise UserError(f"model.code.anchors has {len(anchors)} levels, model.code.strides {len(code.strides)}")
+    scales = code.grid_scale if isinstance(code.grid_scale, tuple) else (code.grid_scale,) * len(code.strides)
+    if len(scales) != len(code.strides):
+        raise UserError(f"model.code.grid_scale has {len(scales)} levels, model.code.strides {len(code.strides)}")
     try:
         return tuple(
-            HeadSpec(stride, tuple((float(w), float(h)) for w, h in level), classes, code.xy, code.grid_scale, code.wh,
+            HeadSpec(stride, tuple((float(w), float(h)) for w, h in level), classes, code.xy, scale, code.wh,
                      code.class_code, code.objectness, code.classes_per)
-            for stride, level in zip(code.strides, anchors, strict=True)
+            for stride, level, scale in zip(code.strides, anchors, scales, strict=True)
         )  # fmt: skip
     except ValueError as error:
         raise UserError(f"model.code: {error}") from None
@@ -103,11 +106,12 @@ def _number(key: str, value: Any) -> float:
 
 
 def _scaled(row: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
-    """Apply width to ``out`` and ``hidden`` (in steps of 8) and depth to ``n``."""
+    """Apply width to ``out`` and ``hidden`` (in steps of 8; a width of 1 leaves them alone) and depth to ``n``."""
     out = dict(row)
     for key in ("out", "hidden"):
         if key in out:
-            out[key] = max(8, round(_number(key, out[key]) * model.width / 8) * 8)
+            asked = _number(key, out[key])
+            out[key] = asked if model.width == 1 else max(8, round(asked * model.width / 8) * 8)
     if "n" in out:
         out["n"] = max(1, round(_number("n", out["n"]) * model.depth))
     return out

@@ -81,7 +81,9 @@ class CodeConfig(_Section):
         Field("auto", description="[[w, h], ...] a level, in input px; auto: k-means on the training boxes")
     )
     xy: Literal["sigmoid", "linear", "free"] = Field("sigmoid", description="code of the box centre")
-    grid_scale: float = Field(2.0, ge=1, description="with xy sigmoid: how far the centre reaches; 1 = its cell")
+    grid_scale: Annotated[float, Field(ge=1)] | tuple[Annotated[float, Field(ge=1)], ...] = Field(
+        2.0, description="with xy sigmoid: how far the centre reaches, 1 = its cell; one number, or one a level"
+    )
     wh: Literal["exp", "sigmoid_square", "square"] = Field("sigmoid_square", description="code of the box size")
     class_code: Literal["sigmoid", "softmax", "linear"] = Field(
         "sigmoid", description="independent or exclusive classes, or plain numbers (YOLOv1)"

@@ -86,13 +86,14 @@ class Conv(ConvNormAct):
     Args:
         in_channels: One entry.
         out: Output channels.
-        kernel: Side of the kernel; the padding keeps H and W at stride 1.
+        kernel: Side of the kernel.
         stride: 2 halves H and W.
         groups: Groups of the convolution (0: depthwise).
         act: A name in `ACTIVATIONS`.
         norm: A name in `NORMS`; with ``none`` the convolution has a bias.
         eps: Added to the variance by the norm.
         dilation: Distance of the kernel's taps: 2 sees as far as a kernel of nearly twice the side.
+        padding: Zeros on each side; None: half the kernel, which keeps H and W at stride 1.
     """
 
     def __init__(
@@ -106,9 +107,10 @@ class Conv(ConvNormAct):
         norm: str = "bn",
         eps: float = 1e-5,
         dilation: int = 1,
+        padding: int | None = None,
     ) -> None:
         (cin,) = in_channels
-        padding = kernel // 2 * dilation
+        padding = kernel // 2 * dilation if padding is None else padding
         bias = norm == "none"
         conv = nn.Conv2d(cin, out, kernel, stride, padding, dilation, groups or cin, bias)
         super().__init__(conv, act, norm, eps)
