@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from yolite.data.problems import summarise
 from yolite.data.transforms import Augment
 from yolite.errors import UserError, nearest
 from yolite.files import read_yaml
+from yolite.models.blocks import BLOCKS, Conv
 from yolite.models.detector import Detector, initialise
 from yolite.models.graph import LayerRecord
 from yolite.paths import descriptor, generated
@@ -72,6 +74,18 @@ def _scaled(row: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
     return out
 
 
+def _chosen(block: str, arguments: dict[str, Any], model: ModelConfig) -> dict[str, Any]:
+    """Add the model's act, norm and down where the row leaves them at the default that `Conv` has, too."""
+    if block not in BLOCKS:
+        return arguments  # `Graph` says so
+    usual, own = (inspect.signature(kind).parameters for kind in (Conv, BLOCKS[block]))
+    for key in ("act", "norm", "down"):
+        choice = getattr(model, key)
+        if choice is not None and key not in arguments and key in own and own[key].default == usual[key].default:
+            arguments[key] = choice
+    return arguments
+
+
 def _input_index(name: Any, here: int, names: Mapping[str, int]) -> int:
     """Turn one entry of ``from`` into a layer index."""
     if name == "above":
@@ -110,7 +124,8 @@ def build_records(model: ModelConfig, specs: Sequence[HeadSpec]) -> tuple[list[L
         if here in outputs:
             spec = specs[here - outputs[0]]
             arguments |= {"anchors": len(spec.anchors), "classes": spec.classes}
-        records.append(LayerRecord(block, tuple(_input_index(s, here, names) for s in sources), arguments, name))
+        inputs = tuple(_input_index(s, here, names) for s in sources)
+        records.append(LayerRecord(block, inputs, _chosen(block, arguments, model), name))
         if name:
             names[name] = here
     return records, outputs
@@ -133,7 +148,7 @@ def build_detector(config: Config, classes: int, anchors: Anchors) -> Detector:
         _check_strides(detector)
     except ValueError as error:
         raise UserError(f"model {config.model.name!r} cannot be built: {error}") from None
-    initialise(detector, config.seed)
+    initialise(detector, config.seed, config.model.init)
     return detector
 
 

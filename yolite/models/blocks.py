@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from yolite.models.attention import CBAM, SqueezeExcitation
 from yolite.models.conv import Conv, Transposed
 
 
@@ -193,5 +194,7 @@ BLOCKS: dict[str, type[nn.Module]] = {
     "sppf": SPPF,
     "upsample": Upsample,
     "concat": Concat,
+    "se": SqueezeExcitation,
+    "cbam": CBAM,
     "grid_head": GridHead,
 }
