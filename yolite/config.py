@@ -104,6 +104,11 @@ class ModelConfig(_Section):
     init: Literal["he_fan_out", "he_fan_in", "xavier"] = Field(
         "he_fan_out", description="distribution that the weights of the convolutions are drawn from"
     )
+    pretrained: str | None = Field(
+        None,
+        description="first weights of torchvision blocks: a file of torchvision's, or `cache` to find it in its own "
+        "cache folder (nothing is downloaded); null: drawn",
+    )
     backbone: list[Plain] = Field(default_factory=list, description="layers from the picture to the feature maps")
     neck: list[Plain] = Field(default_factory=list, description="layers that join feature maps of several strides")
     head: list[Plain] = Field(default_factory=list, description="layers that give the raw maps")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from yolite.models.attention import CBAM, SqueezeExcitation
+from yolite.models.backbones import Stage
 from yolite.models.conv import Conv, Transposed
 
 
@@ -196,5 +197,6 @@ BLOCKS: dict[str, type[nn.Module]] = {
     "concat": Concat,
     "se": SqueezeExcitation,
     "cbam": CBAM,
+    "torchvision": Stage,
     "grid_head": GridHead,
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from yolite.models.backbones import Stage
 from yolite.models.conv import ConvNormAct
 from yolite.models.graph import Graph, LayerRecord
 from yolite.structures import HeadSpec
@@ -79,7 +81,8 @@ def initialise(model: nn.Module, seed: int, init: str = "he_fan_out") -> None:
         init: A name in `INITS`.
     """
     generator = torch.Generator().manual_seed(seed)
-    inner = {module.conv for module in model.modules() if isinstance(module, ConvNormAct) and not module.bare}
+    inner: set[nn.Module] = {m.conv for m in model.modules() if isinstance(m, ConvNormAct) and not m.bare}
+    inner |= {module for stage in model.modules() if isinstance(stage, Stage) for module in stage.modules()}
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             hidden = module in inner or module.bias is None
@@ -90,11 +93,13 @@ def initialise(model: nn.Module, seed: int, init: str = "he_fan_out") -> None:
 def fused(model: Detector) -> Detector:
     """Return a copy for inference with each BN folded into the convolution before it (equal up to rounding).
 
-    Group norm depends on the picture and stays as it is.
+    In every block, torchvision's too, a BN comes after the convolution that stands before it among the children. Group
+    norm depends on the picture and stays as it is.
     """
     model = copy.deepcopy(model).eval()
-    for module in model.modules():
-        if isinstance(module, ConvNormAct) and isinstance(module.bn, nn.BatchNorm2d):
-            module.conv = fuse_conv_bn_eval(module.conv, module.bn, isinstance(module.conv, nn.ConvTranspose2d))
-            module.bn = nn.Identity()
+    for parent in list(model.modules()):
+        for (name, conv), (after, bn) in pairwise(parent.named_children()):
+            if isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) and isinstance(bn, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(conv, bn, isinstance(conv, nn.ConvTranspose2d)))
+                setattr(parent, after, nn.Identity())
     return model
