@@ -42,6 +42,13 @@ def test_round_trip(tmp_path: Path) -> None:
     assert not (tmp_path / "a.ckpt.tmp").exists()
 
 
+def test_a_checkpoint_from_before_a_field_of_the_head_was_added_still_loads(tmp_path: Path) -> None:
+    made = content()
+    made["specs"] = [{k: v for k, v in s.items() if k not in ("objectness", "classes_per")} for s in made["specs"]]
+    save_checkpoint(tmp_path / "a.ckpt", made)
+    assert restore_specs(load_checkpoint(tmp_path / "a.ckpt")) == make("yolite-n").specs
+
+
 class Payload:
     def __reduce__(self) -> tuple:
         return (os.mkdir, (str(Payload.target),))

@@ -9,11 +9,12 @@ from torch.nn import functional as F
 
 from yolite.build import build_detector, placeholder_anchors
 from yolite.config import ModelConfig, load_config
+from yolite.errors import UserError
 from yolite.models.attention import CBAM, SqueezeExcitation
-from yolite.models.blocks import BLOCKS, Conv, Transposed
+from yolite.models.blocks import Conv, Transposed
 from yolite.models.conv import ACTIVATIONS, NORMS, POOLS
 from yolite.models.detector import INITS, Detector, fused, initialise
-from yolite.models.graph import Graph, LayerRecord
+from yolite.models.graph import BLOCKS, Graph, LayerRecord
 from yolite.models.summary import summarise
 from yolite.structures import HeadSpec
 
@@ -311,3 +312,27 @@ def test_choices_for_the_whole_model() -> None:
     assert weight.std().item() == pytest.approx((2 / (2 * 32 * 9)) ** 0.5, rel=0.05)
     assert model.graph.records[1].arguments["act"] == "tanh"
     assert "act" not in model.graph.records[9].arguments, "a block without activation takes none"
+
+
+@pytest.mark.parametrize(
+    ("model", "word"), [("yolov3", "model.act=mish"), ("yolov2", "model.down=avg"), ("yolite-n", "model.down=stride")]
+)
+def test_a_choice_that_no_row_takes_is_refused(model: str, word: str) -> None:
+    config = load_config(model, words=[word])
+    if model == "yolite-n":
+        rows = [{**row, "down": "avg"} if row.get("stride") else row for row in config.model.backbone]
+        neck = [{**row, "down": "avg"} if row.get("stride") else row for row in config.model.neck]
+        config = config.model_copy(update={"model": config.model.model_copy(update={"backbone": rows, "neck": neck})})
+    with pytest.raises(UserError, match=f"{word} changes nothing"):
+        build_detector(config, 3, placeholder_anchors(config.model))
+
+
+def test_dropout_works_while_training_alone() -> None:
+    model = detector(("conv", {"out": 64, "kernel": 3, "stride": 8}), ("dropout", {"chance": 0.25}))
+    x = torch.rand(1, 3, 256, 256)
+    before, after = model.train().graph.layers[0](x), model.graph.layers[1]
+    drawn = after(before)
+    kept = drawn != 0
+    assert kept.float().mean().item() == pytest.approx(0.75, abs=0.02)
+    torch.testing.assert_close(drawn[kept], before[kept] / 0.75)
+    assert torch.equal(model.eval().graph.layers[1](before), before)

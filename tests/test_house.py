@@ -14,7 +14,7 @@ PACKAGE = ROOT / "yolite"
 # Lower numbers stand below: a module imports only from lower ranks (or its own package, where a package has one rank).
 RANK = {
     "errors": 0, "seeding": 0, "boxes": 0, "structures": 1, "paths": 1, "geometry": 2, "anchors": 2, "nms": 2,
-    "codec": 3, "training.assign": 4, "training.loss": 5,
+    "codec": 3, "training.assign": 4, "training.parts": 4, "training.loss": 5,
 }  # fmt: skip
 
 

@@ -6,8 +6,9 @@ import torch
 
 from yolite.codec import encode
 from yolite.structures import HeadSpec, Targets
-from yolite.training.assign import assign
-from yolite.training.loss import DetectionLoss, box_loss, class_loss, ignored, objectness_loss
+from yolite.training.assign import by_ratio
+from yolite.training.loss import DetectionLoss
+from yolite.training.parts import box_loss, class_loss, ignored, objectness_loss
 
 SPEC = HeadSpec(8, ((16.0, 24.0),), 2, grid_scale=2.0, wh="sigmoid_square")
 LOSS = DetectionLoss(box=5.0, objectness=1.0, classes=0.5)
@@ -95,7 +96,7 @@ def test_parts_add_up_and_carry_their_weights() -> None:
 
 def test_a_perfect_answer_costs_next_to_nothing() -> None:
     targets = one_target()
-    found = assign(targets, SPEC, (6, 6))
+    found = by_ratio(targets, SPEC, (6, 6))
     raw = torch.full((1, SPEC.channels, 6, 6), -12.0)
     wanted = encode(targets.boxes[found.target], SPEC, found.anchor, found.row, found.column)
     for n in range(len(found.target)):
@@ -128,7 +129,7 @@ def test_batches_without_objects_train(targets: Targets) -> None:
 def test_predictions_on_an_object_are_not_background() -> None:
     """A negative whose box lies on the object is left alone; switched off, it is punished."""
     targets = one_target()
-    found = assign(targets, SPEC, (6, 6))
+    found = by_ratio(targets, SPEC, (6, 6))
     cells = set(zip(found.row.tolist(), found.column.tolist(), strict=True))
     row, column = next((r, c) for r in range(1, 5) for c in range(1, 5) if (r, c) not in cells and
                        abs(8 * (r + 0.5) - 23) < 10 and abs(8 * (c + 0.5) - 19) < 10)  # fmt: skip
@@ -156,7 +157,7 @@ def test_confidence_aims_at_the_iou() -> None:
     targets = one_target()
     raw = torch.zeros(1, SPEC.channels, 6, 6, requires_grad=True)
     LOSS([raw], targets, [SPEC]).total.backward()
-    found = assign(targets, SPEC, (6, 6))
+    found = by_ratio(targets, SPEC, (6, 6))
     r, c = int(found.row[0]), int(found.column[0])
     from yolite.boxes import matched_iou
     from yolite.codec import decode

@@ -9,7 +9,7 @@ from yolite.evaluation.coco import coco_metric
 from yolite.geometry import Letterbox
 from yolite.postprocess import Thresholds, postprocess
 from yolite.structures import HeadSpec, Preprocess, Sample, Targets
-from yolite.training.assign import assign
+from yolite.training.assign import by_ratio
 
 CLASSES = ["a", "b", "c"]
 LIMITS = Thresholds(0.001, 0.65, 100, best_class=False)
@@ -42,11 +42,11 @@ def perfect_maps(targets: Targets, levels: list[HeadSpec], images: int, size: tu
     maps = []
     for spec in levels:
         rows, columns = size[0] // spec.stride, size[1] // spec.stride
-        found = assign(targets, spec, (rows, columns))
-        raw = torch.full((images, len(spec.anchors), spec.fields, rows, columns), -12.0)
+        found = by_ratio(targets, spec, (rows, columns))
+        raw = torch.full((images, len(spec.anchors), 5 + spec.classes, rows, columns), -12.0)
         t = encode(targets.boxes[found.target], spec, found.anchor, found.row, found.column)
         at = (found.image, found.anchor, slice(None), found.row, found.column)
-        answer = torch.full((len(t), spec.fields), -12.0)
+        answer = torch.full((len(t), 5 + spec.classes), -12.0)
         answer[:, :4] = t
         answer[:, 4] = 12.0
         answer[torch.arange(len(t)), 5 + targets.labels[found.target]] = 12.0

@@ -19,7 +19,7 @@ from yolite.processes import ALONE
 from yolite.structures import HeadSpec, Preprocess
 from yolite.training.batch import choose_batch, largest
 from yolite.training.ema import EMA
-from yolite.training.loss import DetectionLoss, class_loss
+from yolite.training.loss import DetectionLoss
 from yolite.training.optim import (
     build_optimizer,
     freeze,
@@ -28,6 +28,7 @@ from yolite.training.optim import (
     set_learning_rate,
     train_mode,
 )
+from yolite.training.parts import class_loss
 from yolite.training.place import Place
 from yolite.training.step import Stepper, StepSettings, draw_size
 from yolite.training.watch import GradientLog, Watch

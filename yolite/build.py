@@ -6,12 +6,13 @@ import inspect
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from yolite.config import Config, DataConfig, ModelConfig
+from yolite.config import Config, DataConfig, LossConfig, ModelConfig, read_config_file
 from yolite.console import Console
 from yolite.data.dataset import ROLES, DataSet, Split, open_dataset
 from yolite.data.digits import ensure_digits, folder_name
@@ -20,12 +21,13 @@ from yolite.data.problems import summarise
 from yolite.data.transforms import Augment
 from yolite.errors import UserError, nearest
 from yolite.files import read_yaml
-from yolite.models.blocks import BLOCKS, Conv
+from yolite.models.conv import Conv
 from yolite.models.detector import Detector, initialise
-from yolite.models.graph import LayerRecord
+from yolite.models.graph import BLOCKS, LayerRecord
 from yolite.paths import descriptor, generated
 from yolite.processes import ALONE, Processes
 from yolite.structures import HeadSpec, Preprocess
+from yolite.training.loss import DetectionLoss
 from yolite.training.optim import Layers
 
 MOST = 100_000
@@ -44,16 +46,59 @@ def build_specs(model: ModelConfig, classes: int, anchors: Anchors) -> tuple[Hea
     """Return one `HeadSpec` a level.
 
     Raises:
-        UserError: the anchors do not fit the levels.
+        UserError: the anchors do not fit the levels, or the codes not each other.
     """
     code = model.code
     if len(anchors) != len(code.strides):
         raise UserError(f"model.code.anchors has {len(anchors)} levels, model.code.strides {len(code.strides)}")
-    return tuple(
-        HeadSpec(stride, tuple((float(w), float(h)) for w, h in level), classes, code.xy, code.grid_scale, code.wh,
-                 code.class_code)
-        for stride, level in zip(code.strides, anchors, strict=True)
+    scales = code.grid_scale if isinstance(code.grid_scale, tuple) else (code.grid_scale,) * len(code.strides)
+    if len(scales) != len(code.strides):
+        raise UserError(f"model.code.grid_scale has {len(scales)} levels, model.code.strides {len(code.strides)}")
+    try:
+        return tuple(
+            HeadSpec(stride, tuple((float(w), float(h)) for w, h in level), classes, code.xy, scale, code.wh,
+                     code.class_code, code.objectness, code.classes_per)
+            for stride, level, scale in zip(code.strides, anchors, scales, strict=True)
+        )  # fmt: skip
+    except ValueError as error:
+        raise UserError(f"model.code: {error}") from None
+
+
+def fitting_loss(specs: Sequence[HeadSpec]) -> dict[str, Any]:
+    """Return the ``loss`` settings that fit a head: those of the generation whose code it has (configs/).
+
+    Asked for where a network comes without settings of its own: fine-tuning from a checkpoint or a Darknet import.
+    """
+    spec = specs[0]
+    if "linear" in (spec.objectness, spec.class_code):
+        name = "yolov1"
+    elif spec.class_code == "softmax":
+        name = "yolov2"
+    elif spec.wh == "exp":
+        name = "yolov3"
+    else:
+        name = "yolite"
+    found: dict[str, Any] = read_config_file(descriptor(name, "configs", "model")).get("loss", {})
+    return found
+
+
+def build_loss(c: LossConfig, specs: Sequence[HeadSpec]) -> DetectionLoss:
+    """Return the loss for maps of these specs.
+
+    Raises:
+        UserError: a part of it needs another code.
+    """
+    weights = () if isinstance(c.class_weights, str) else tuple(c.class_weights)
+    loss = DetectionLoss(
+        c.box, c.objectness, c.classes, c.iou, c.assign.ratio, c.assign.neighbours, c.assign.ignore_iou,
+        c.label_smoothing, weights, c.assign.rule, c.box_by, c.favour_small, c.objectness_by, c.classes_by,
+        c.objectness_target, c.object, c.no_object, c.prior, c.prior_images, c.divide_by,
     )  # fmt: skip
+    try:
+        loss.check(specs[0])
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return loss
 
 
 def _number(key: str, value: Any) -> float:
@@ -64,32 +109,44 @@ def _number(key: str, value: Any) -> float:
 
 
 def _scaled(row: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
-    """Apply width to ``out`` and ``hidden`` (in steps of 8) and depth to ``n``."""
+    """Apply width to ``out`` and ``hidden`` (in steps of 8; a width of 1 leaves them alone) and depth to ``n``."""
     out = dict(row)
     for key in ("out", "hidden"):
         if key in out:
-            out[key] = max(8, round(_number(key, out[key]) * model.width / 8) * 8)
+            asked = _number(key, out[key])
+            out[key] = asked if model.width == 1 else max(8, round(asked * model.width / 8) * 8)
     if "n" in out:
         out["n"] = max(1, round(_number("n", out["n"]) * model.depth))
     return out
 
 
-def _chosen(block: str, arguments: dict[str, Any], model: ModelConfig) -> dict[str, Any]:
-    """Add the model's act, norm and down where the row leaves them at the default that `Conv` has, too."""
-    if block not in BLOCKS:
-        return arguments  # `Graph` says so
-    usual, own = (inspect.signature(kind).parameters for kind in (Conv, BLOCKS[block]))
-    for key in ("act", "norm", "down"):
-        choice = getattr(model, key)
-        if choice is not None and key not in arguments and key in own and own[key].default == usual[key].default:
-            arguments[key] = choice
-    return arguments
+def _choose(records: Sequence[LayerRecord], model: ModelConfig) -> list[LayerRecord]:
+    """Add the model's act, norm and down where a row leaves them at the default that `Conv` has, too.
+
+    Raises:
+        UserError: a choice that no row takes.
+    """
+    choices = {key: choice for key in ("act", "norm", "down") if (choice := getattr(model, key)) is not None}
+    usual, out, taken = inspect.signature(Conv).parameters, list(records), set()
+    for index, record in enumerate(records):
+        own = inspect.signature(BLOCKS[record.block]).parameters if record.block in BLOCKS else {}
+        new = {key: choice for key, choice in choices.items()
+               if key in own and key not in record.arguments and own[key].default == usual[key].default
+               and (key != "down" or record.arguments.get("stride", 1) != 1)}  # fmt: skip
+        taken |= set(new)
+        out[index] = replace(record, arguments={**record.arguments, **new})
+    for key in choices.keys() - taken:
+        raise UserError(f"model.{key}={choices[key]} changes nothing: the rows of {model.name!r} name their own, or "
+                        "have no use for it: leave it out")  # fmt: skip
+    return out
 
 
 def _input_index(name: Any, here: int, names: Mapping[str, int]) -> int:
-    """Turn one entry of ``from`` into a layer index."""
+    """Turn one entry of ``from`` (a name, or −1 for the layer above, −2 ...) into a layer index."""
     if name == "above":
         return here - 1
+    if isinstance(name, int) and not isinstance(name, bool) and -here <= name < 0:
+        return here + name
     if name == "image":
         return -1
     if isinstance(name, str) and name in names:
@@ -104,7 +161,7 @@ def build_records(model: ModelConfig, specs: Sequence[HeadSpec]) -> tuple[list[L
         The records, and the indices of the head's layers (the outputs).
 
     Raises:
-        UserError: a row that names no earlier layer, or as many head rows as do not fit the levels.
+        UserError: a row that names no earlier layer, head rows that do not fit the levels, a choice without effect.
     """
     if not model.backbone or not model.head:
         raise UserError(f"model {model.name!r} has no layers: give backbone and head, or a name from configs/")
@@ -125,10 +182,10 @@ def build_records(model: ModelConfig, specs: Sequence[HeadSpec]) -> tuple[list[L
             spec = specs[here - outputs[0]]
             arguments |= {"anchors": len(spec.anchors), "classes": spec.classes}
         inputs = tuple(_input_index(s, here, names) for s in sources)
-        records.append(LayerRecord(block, inputs, _chosen(block, arguments, model), name))
+        records.append(LayerRecord(block, inputs, arguments, name))
         if name:
             names[name] = here
-    return records, outputs
+    return _choose(records, model), outputs
 
 
 def build_detector(config: Config, classes: int, anchors: Anchors) -> Detector:
@@ -146,6 +203,7 @@ def build_detector(config: Config, classes: int, anchors: Anchors) -> Detector:
             raise ValueError(f"its weights take {needed / 2**30:,.0f} GiB, this machine has {there / 2**30:,.0f}")
         detector = Detector(records, specs, outputs)
         _check_strides(detector)
+        detector.check_size(config.imgsz)
     except ValueError as error:
         raise UserError(f"model {config.model.name!r} cannot be built: {error}") from None
     initialise(detector, config.seed, config.model.init)
@@ -171,13 +229,14 @@ def build_augment(config: Config) -> Augment:
 
 
 def _check_strides(detector: Detector) -> None:
-    """Run a small picture through the network and compare its maps with what the HeadSpecs say of them.
+    """Run a small picture (or one of its only size) through the network; compare its maps with the HeadSpecs.
 
     Raises:
         ValueError: the layers do not fit together, or a map has another stride than its HeadSpec.
     """
     side, graph = max(64, 2 * detector.max_stride), detector.graph
-    maps = {-1: torch.zeros(1, 3, side, side)}
+    height, width = detector.fixed_size or (side, side)
+    maps = {-1: torch.zeros(1, 3, height, width)}
     detector.eval()  # batch norm would count the picture
     for index, (record, layer) in enumerate(zip(graph.records, graph.layers, strict=True)):
         try:
@@ -186,7 +245,7 @@ def _check_strides(detector: Detector) -> None:
         except (TypeError, RuntimeError) as error:
             raise ValueError(f"layer {index} ({record.block}): {str(error).splitlines()[0][:200]}") from None
     detector.train()
-    real = [side / max(1, maps[i].shape[-1]) for i in graph.outputs]
+    real = [height / max(1, maps[i].shape[-2]) for i in graph.outputs]
     if real != [spec.stride for spec in detector.specs]:
         stated = ", ".join(str(spec.stride) for spec in detector.specs)
         raise ValueError(f"model.code.strides says [{stated}], but its maps have [{', '.join(f'{s:g}' for s in real)}]")

@@ -80,10 +80,16 @@ class CodeConfig(_Section):
     anchors: Literal["auto"] | Annotated[list[Annotated[list[Anchor], Field(min_length=1)]], Field(min_length=1)] = (
         Field("auto", description="[[w, h], ...] a level, in input px; auto: k-means on the training boxes")
     )
-    xy: Literal["sigmoid"] = Field("sigmoid", description="code of the box centre")
-    grid_scale: float = Field(2.0, ge=1, description="how far the centre reaches: 1 = its cell")
-    wh: Literal["exp", "sigmoid_square"] = Field("sigmoid_square", description="code of the box size")
-    class_code: Literal["sigmoid", "softmax"] = Field("sigmoid", description="independent or exclusive classes")
+    xy: Literal["sigmoid", "linear", "free"] = Field("sigmoid", description="code of the box centre")
+    grid_scale: Annotated[float, Field(ge=1)] | tuple[Annotated[float, Field(ge=1)], ...] = Field(
+        2.0, description="with xy sigmoid: how far the centre reaches, 1 = its cell; one number, or one a level"
+    )
+    wh: Literal["exp", "sigmoid_square", "square"] = Field("sigmoid_square", description="code of the box size")
+    class_code: Literal["sigmoid", "softmax", "linear"] = Field(
+        "sigmoid", description="independent or exclusive classes, or plain numbers (YOLOv1)"
+    )
+    objectness: Literal["sigmoid", "linear"] = Field("sigmoid", description="code of the objectness")
+    classes_per: Literal["box", "cell"] = Field("box", description="class scores for each box, or one set a cell")
 
 
 class ModelConfig(_Section):
@@ -216,8 +222,14 @@ class AugmentConfig(_Section):
 class AssignConfig(_Section):
     """Which predictions answer for which objects; see `yolite.training.assign`."""
 
-    ratio: float = Field(4.0, gt=1, description="an anchor takes a box whose sides differ by less than this factor")
-    neighbours: bool = Field(True, description="also the two nearest neighbour cells of the box centre")
+    rule: Literal["ratio", "best_anchor", "best_iou"] = Field(
+        "ratio", description="all anchors of similar shape; the one most similar (YOLOv2, v3); the box of the cell "
+        "that overlaps most at present (YOLOv1)"
+    )  # fmt: skip
+    ratio: float = Field(
+        4.0, gt=1, description="rule ratio: an anchor takes a box whose sides differ by less than this factor"
+    )
+    neighbours: bool = Field(True, description="rule ratio: also the two nearest neighbour cells of the box centre")
     ignore_iou: float = Field(0.7, ge=0, le=1, description="other predictions above this IoU are not background")
 
 
@@ -237,7 +249,31 @@ class LossConfig(_Section):
         "off",
         description="weight of each class in the class part, [w, ...]; auto: one over its boxes an epoch, 1 on average",
     )
-    iou: Literal["iou", "giou", "diou", "ciou"] = Field("ciou", description="overlap measure of the box part")
+    box_by: Literal["overlap", "squared"] = Field(
+        "overlap", description="error of a box: 1 - IoU, or squared errors in the numbers of the code (YOLOv1 to v3)"
+    )
+    iou: Literal["iou", "giou", "diou", "ciou"] = Field("ciou", description="overlap measure of box_by overlap")
+    favour_small: bool = Field(
+        False, description="multiply the error of a box by 2 - w·h, its share of the input (YOLOv3)"
+    )
+    objectness_by: Literal["cross_entropy", "squared"] = Field(
+        "cross_entropy", description="error of the objectness (YOLOv1 and v2: squared)"
+    )
+    objectness_target: Literal["iou", "one"] = Field(
+        "iou", description="what the objectness of an object's box aims at: the IoU it reaches, or one (YOLOv3)"
+    )
+    object: float = Field(1.0, ge=0, description="weight of objects inside the objectness part")
+    no_object: float = Field(1.0, ge=0, description="weight of all other predictions inside it")
+    classes_by: Literal["cross_entropy", "squared"] = Field(
+        "cross_entropy", description="error of the classes (YOLOv1: squared)"
+    )
+    prior: float = Field(
+        0.01, ge=0, description="inside the box part, weight of the pull of all other boxes to their anchors (YOLOv2)"
+    )
+    prior_images: int = Field(0, ge=0, description="how many images that pull lasts; 0: none")
+    divide_by: Literal["positives", "images"] = Field(
+        "positives", description="what the sums over a batch are divided by (YOLOv1 to v3: images)"
+    )
     assign: AssignConfig = AssignConfig()
 
 

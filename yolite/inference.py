@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from yolite.errors import UserError
 from yolite.geometry import Letterbox
 from yolite.models.detector import Detector, fused
 from yolite.postprocess import Thresholds, postprocess
@@ -22,11 +23,18 @@ class Inference:
         preprocess: How its input is made.
         device: Where to run.
 
+    Raises:
+        UserError: its input size is fixed to another than that of ``preprocess``.
+
     Attributes:
         seconds: Spent on ``preprocess`` (normalisation), ``forward`` and ``postprocess`` so far.
     """
 
     def __init__(self, detector: Detector, preprocess: Preprocess, device: torch.device) -> None:
+        try:
+            detector.check_size(preprocess.size)
+        except ValueError as error:
+            raise UserError(f"this network cannot be used so: {error}") from None
         self.detector = fused(detector).to(device).to(memory_format=torch.channels_last)
         self.preprocess = preprocess
         self.device = device

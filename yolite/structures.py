@@ -130,23 +130,33 @@ class Batch:
             raise ValueError(f"Batch.letterboxes: expected {len(self.indices)}, got {len(self.letterboxes)}")
 
 
-XYCode = Literal["sigmoid"]
-WHCode = Literal["exp", "sigmoid_square"]
-ClassCode = Literal["sigmoid", "softmax"]
+XYCode = Literal["sigmoid", "linear", "free"]
+WHCode = Literal["exp", "sigmoid_square", "square"]
+ObjectnessCode = Literal["sigmoid", "linear"]
+ClassCode = Literal["sigmoid", "softmax", "linear"]
+ClassesPer = Literal["box", "cell"]
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """How one raw map [B, A·(5 + classes), H, W] is to be read: the whole difference between YOLO generations.
+    """How one raw map [B, `channels`, H, W] is to be read: the whole difference between YOLO generations.
 
     Attributes:
         stride: Input px a cell.
         anchors: ((w, h), …) in input px, A of them.
         classes: Number of classes.
-        xy: ``sigmoid``: centre = (cell + s·σ(t) − (s − 1) / 2) · stride with s = `grid_scale`.
+        xy: ``sigmoid``: centre = (cell + s·σ(t) − (s − 1) / 2) · stride with s = `grid_scale` (YOLO9000, eq. 1 to 2);
+            ``linear``: centre = (cell + t) · stride (YOLOv1); ``free``: centre = (cell + ½) · stride + t · anchor,
+            which can be anywhere in the picture (region proposals; YOLO9000, section 2, argues against it).
         grid_scale: 1 for YOLOv2 and v3; above 1 the centre can reach, and pass, the border of its cell.
-        wh: ``exp``: size = anchor · e^t (YOLO9000, eq. 3 to 4); ``sigmoid_square``: size = anchor · (2σ(t))².
-        class_code: ``sigmoid`` (independent logistic classes, YOLOv3) or ``softmax`` (YOLOv2).
+        wh: ``exp``: size = anchor · e^t (YOLO9000, eq. 3 to 4); ``sigmoid_square``: size = anchor · (2σ(t))²;
+            ``square``: size = anchor · t² (YOLOv1, whose anchors are all the input's own width and height).
+        class_code: ``sigmoid`` (independent logistic classes, YOLOv3), ``softmax`` (YOLOv2) or ``linear`` (YOLOv1: the
+            number itself is taken for the probability).
+        objectness: ``sigmoid``, or ``linear`` (YOLOv1).
+        classes_per: ``box``: every anchor has class scores of its own, the channels are A times (tx, ty, tw, th,
+            objectness, classes); ``cell``: the boxes of a cell share them (YOLOv1), the channels are A times (tx, ty,
+            tw, th, objectness), then the classes.
     """
 
     stride: int
@@ -156,6 +166,8 @@ class HeadSpec:
     grid_scale: float = 1.0
     wh: WHCode = "exp"
     class_code: ClassCode = "sigmoid"
+    objectness: ObjectnessCode = "sigmoid"
+    classes_per: ClassesPer = "box"
 
     def __post_init__(self) -> None:
         if self.stride < 1 or self.classes < 1 or not self.anchors:
@@ -164,16 +176,15 @@ class HeadSpec:
             raise ValueError(f"HeadSpec.anchors: sides must be positive, got {self.anchors}")
         if self.grid_scale < 1:
             raise ValueError(f"HeadSpec.grid_scale: must be at least 1, got {self.grid_scale}")
-
-    @property
-    def fields(self) -> int:
-        """Numbers an anchor: 4 for the box, 1 for objectness, one a class."""
-        return 5 + self.classes
+        if self.grid_scale != 1 and self.xy != "sigmoid":
+            raise ValueError(f"HeadSpec.grid_scale: {self.grid_scale} means nothing with xy={self.xy}, it must be 1")
 
     @property
     def channels(self) -> int:
         """Channels of the raw map."""
-        return len(self.anchors) * self.fields
+        if self.classes_per == "cell":
+            return len(self.anchors) * 5 + self.classes
+        return len(self.anchors) * (5 + self.classes)
 
 
 @dataclass(frozen=True)

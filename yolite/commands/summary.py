@@ -31,6 +31,10 @@ def print_summary(
         detector = restore_detector(content)
         height, width = content["preprocess"]["size"]
         size = read_imgsz(settings.get("imgsz", options.get("imgsz"))) or (int(height), int(width))
+        try:
+            detector.check_size(size)
+        except ValueError as error:
+            raise UserError(f"{weights}: {error}") from None
         title = f"{weights} ({len(content['names'])} classes)"
     else:
         config = load_config(model, None, options, words)

@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 import torch
 
-from yolite.build import build_device
+from yolite.build import build_device, fitting_loss
 from yolite.charts import plot_curves, plot_gradients
-from yolite.checkpoint import find_weights, load_checkpoint
+from yolite.checkpoint import find_weights, load_checkpoint, restore_specs
 from yolite.commands.common import print_metric
 from yolite.config import Config, load_config, make_config, merge, parse_words, to_plain
 from yolite.console import Console
@@ -70,8 +70,11 @@ def configure(model: str | None, file: Path | None, options: Mapping[str, Any], 
     """
     weights = options.get("weights") or parse_words(words).get("weights")
     if weights and model is None and file is None:
-        stored = load_checkpoint(find_weights(weights))["config"]
-        base = {"model": stored["model"], "preprocess": stored["preprocess"]}
+        content = load_checkpoint(find_weights(weights))
+        stored = content["config"]
+        base = {
+            "model": stored["model"], "preprocess": stored["preprocess"], "loss": fitting_loss(restore_specs(content)),
+        }  # fmt: skip
         config = make_config(base, options, parse_words(words))
     else:
         config = load_config(model, file, options, words)

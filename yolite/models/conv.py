@@ -90,13 +90,14 @@ class Conv(ConvNormAct):
     Args:
         in_channels: One entry.
         out: Output channels.
-        kernel: Side of the kernel; the padding keeps H and W at stride 1.
+        kernel: Side of the kernel.
         stride: 2 halves H and W.
         groups: Groups of the convolution (0: depthwise).
         act: A name in `ACTIVATIONS`.
         norm: A name in `NORMS`; with ``none`` the convolution has a bias.
         eps: Added to the variance by the norm.
         dilation: Distance of the kernel's taps: 2 sees as far as a kernel of nearly twice the side.
+        padding: Zeros on each side; None: half the kernel, which keeps H and W at stride 1.
         down: What makes the map smaller where ``stride`` is above 1: the convolution's own ``stride``, or a pool
             (``max`` or ``avg``) after it, with the convolution at stride 1 (stride² times its work).
 
@@ -115,14 +116,16 @@ class Conv(ConvNormAct):
         norm: str = "bn",
         eps: float = 1e-5,
         dilation: int = 1,
+        padding: int | None = None,
         down: str = "stride",
     ) -> None:
         if down != "stride" and down not in POOLS:
             raise ValueError(f"down {down!r} is unknown; there are stride, {', '.join(POOLS)}")
         pool = POOLS[down](stride) if down != "stride" and stride > 1 else None
         (cin,) = in_channels
-        padding, bias = kernel // 2 * dilation, norm == "none"
-        conv = nn.Conv2d(cin, out, kernel, 1 if pool else stride, padding, dilation, groups or cin, bias)
+        padding = kernel // 2 * dilation if padding is None else padding
+        step, bias = 1 if pool else stride, norm == "none"
+        conv = nn.Conv2d(cin, out, kernel, step, padding, dilation, groups or cin, bias)
         super().__init__(conv, act, norm, eps, pool)
 
 

@@ -14,7 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from yolite.models.backbones import Stage
 from yolite.models.conv import ConvNormAct
 from yolite.models.graph import Graph, LayerRecord
-from yolite.structures import HeadSpec
+from yolite.models.plain import CellHead
+from yolite.structures import HeadSpec, Size
 
 
 class Detector(nn.Module):
@@ -48,6 +49,24 @@ class Detector(nn.Module):
     def max_stride(self) -> int:
         """The input's height and width must be multiples of this."""
         return max(spec.stride for spec in self.specs)
+
+    @property
+    def fixed_size(self) -> Size | None:
+        """The only input (H, W) in px of a network with a fully connected head; None: any multiple of its strides."""
+        for index, spec in zip(self.graph.outputs, self.specs, strict=True):
+            layer = self.graph.layers[index]
+            if isinstance(layer, CellHead):
+                return layer.grid[0] * spec.stride, layer.grid[1] * spec.stride
+        return None
+
+    def check_size(self, size: Size) -> None:
+        """Raise ValueError if the network cannot read an input of ``size`` (H, W) in px."""
+        only = self.fixed_size
+        if only is not None and tuple(size) != only:
+            raise ValueError(
+                f"its head is fully connected, so its input size is fixed to {only[0]}x{only[1]}, and cannot be "
+                f"{size[0]}x{size[1]}: leave imgsz out"
+            )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W] normalised → one raw map [B, A·(5 + classes), H / stride, W / stride] a spec."""

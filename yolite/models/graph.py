@@ -9,7 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from yolite.models.blocks import BLOCKS
+from yolite.models import blocks, plain
+
+BLOCKS: dict[str, type[nn.Module]] = {**blocks.BLOCKS, **plain.PLAIN}
+"""Every block by the name that configs and checkpoints use."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class LayerRecord:
     """One layer.
 
     Attributes:
-        block: A name in `yolite.models.blocks.BLOCKS`.
+        block: A name in `BLOCKS`.
         inputs: Indices of the layers it reads; −1 is the picture itself.
         arguments: Keyword arguments of the block, plain data.
         name: A name to speak of it; may be empty.

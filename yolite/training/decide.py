@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from yolite.anchors import AnchorReport, fit_report, kmeans_anchors, split_by_level
-from yolite.build import choose_precision
+from yolite.build import build_specs, choose_precision, placeholder_anchors
 from yolite.config import Config, replace_setting
 from yolite.console import Console
 from yolite.data.balance import boxes_seen, epoch_size, image_weights
@@ -22,6 +21,8 @@ from yolite.errors import UserError
 from yolite.models.detector import Detector
 from yolite.paths import cache_folder, free_bytes
 from yolite.processes import Processes
+from yolite.structures import Targets
+from yolite.training.assign import reachable
 from yolite.training.batch import choose_batch
 from yolite.training.imbalance import counts_line, inverse_frequency, weights_line
 
@@ -55,36 +56,54 @@ def decide_cache(pictures: Pictures, role: str, config: Config, console: Console
     return setting
 
 
-def decide_anchors(config: Config, wh: Tensor, console: Console) -> Config:
-    """Decide ``model.code.anchors`` by k-means on the training boxes, and say how well the anchors fit."""
-    code, boxes = config.model.code, len(wh)
-    if code.anchors == "auto":
-        levels = len(code.strides)
-        k = levels * code.anchors_per_level
-        if len(wh) < k:
-            console.say(f"anchors: {len(wh)} training boxes for {k} anchors: some anchors will be equal")
-            wh = wh.repeat(-(-k // len(wh)), 1)
-        report = kmeans_anchors(wh, k, seed=config.seed, ratio=config.loss.assign.ratio)
-        config = replace_setting(
-            config, "model.code.anchors", [[list(a) for a in level] for level in split_by_level(report.anchors, levels)]
-        )
-        how = "k-means on the training boxes"
-    else:
-        flat = torch.tensor([anchor for level in code.anchors for anchor in level])
-        report = fit_report(wh, flat, config.loss.assign.ratio)
+def decide_anchors(config: Config, targets: Targets, console: Console) -> Config:
+    """Decide ``model.code.anchors`` by the training boxes (input px), and say how well the anchors fit."""
+    code, assign = config.model.code, config.loss.assign
+    boxes = targets[~targets.ignore].boxes
+    wh = boxes[:, 2:] - boxes[:, :2]
+    levels = len(code.strides)
+    k = levels * code.anchors_per_level
+    if code.anchors != "auto":
+        report = fit_report(wh, torch.tensor([anchor for level in code.anchors for anchor in level]), assign.ratio)
         how = "given"
+    elif code.wh == "square":
+        height, width = config.imgsz
+        report = fit_report(wh, torch.tensor([[float(width), float(height)]] * k), assign.ratio)
+        how = "the input itself: sizes are shares of it"
+    else:
+        few = len(wh) < k
+        if few:
+            console.say(f"anchors: {len(wh)} training boxes for {k} anchors: some anchors will be equal")
+        shapes = wh.repeat(-(-k // len(wh)), 1) if few else wh
+        report = kmeans_anchors(shapes, k, seed=config.seed, ratio=assign.ratio)
+        how = "k-means on the training boxes"
+    if code.anchors == "auto":
+        split = [[list(a) for a in level] for level in split_by_level(report.anchors, levels)]
+        config = replace_setting(config, "model.code.anchors", split)
+    specs = build_specs(config.model, 1, placeholder_anchors(config.model))
+    found = reachable(targets, specs, config.imgsz, assign.rule, assign.ratio)
     console.say(
         f"anchors ({how}): {_shown(report)}; average IoU {report.avg_iou:.3f}, best possible recall "
-        f"{report.best_possible_recall:.4f} of {boxes} boxes"
+        f"{found / len(boxes):.4f} of {len(boxes)} boxes"
     )
-    out_of_reach = round((1 - report.best_possible_recall) * boxes)
-    if out_of_reach:
-        console.warn(
-            f"{out_of_reach} of {boxes} training boxes suit no anchor (a side differs by a factor of "
-            f"{config.loss.assign.ratio:g} or more) and cannot be learned: try a larger imgsz, more "
-            "model.code.anchors_per_level, or a larger loss.assign.ratio"
-        )
+    if missed := len(boxes) - found:
+        console.warn(f"{missed} of {len(boxes)} training boxes {_why_missed(config)}")
     return config
+
+
+def _why_missed(config: Config) -> str:
+    """Say why the rule gives some objects to no prediction, and what would help."""
+    assign = config.loss.assign
+    if assign.rule == "ratio":
+        return (
+            f"suit no anchor (a side differs by a factor of {assign.ratio:g} or more) and cannot be learned: try a "
+            "larger imgsz, more model.code.anchors_per_level, or a larger loss.assign.ratio"
+        )
+    what = "cell" if assign.rule == "best_iou" else "anchor of a cell"
+    return (
+        f"share their {what} with another object, and only the first of them is learned (loss.assign.rule="
+        f"{assign.rule}): a larger imgsz makes the grid finer, where the network allows one"
+    )
 
 
 def _shown(report: AnchorReport) -> str:
@@ -156,6 +175,11 @@ def decide_batch(config: Config, detector: Detector, images: int, processes: Pro
         console.say(f"train.batch: {batch} ({reason})")
         config = replace_setting(config, "train.batch", batch)
     batch, shares = int(config.train.batch), processes.world * t.accumulate
+    if t.multi_scale and detector.fixed_size:
+        raise UserError(
+            f"train.multi_scale={t.multi_scale:g}, but the head of {config.model.name} is fully connected, so its "
+            "input size is fixed: leave it out"
+        )
     least, stride = batch // processes.world // t.accumulate, detector.max_stride
     cells = [max(1, round(side * (1 - t.multi_scale) / stride)) for side in config.imgsz]
     if least == 1 and cells == [1, 1] and not t.freeze_bn:

@@ -13,7 +13,9 @@ from yolite.build import (
     build_detector,
     build_device,
     build_layers,
+    build_loss,
     build_preprocess,
+    build_specs,
     load_splits,
     placeholder_anchors,
 )
@@ -26,7 +28,7 @@ from yolite.data.pictures import Pictures
 from yolite.errors import UserError
 from yolite.models.detector import Detector
 from yolite.processes import ALONE, Processes
-from yolite.structures import Preprocess
+from yolite.structures import Preprocess, Targets
 from yolite.training.decide import (
     decide_anchors,
     decide_batch,
@@ -65,14 +67,22 @@ class Prepared:
     fingerprint: str
 
 
+def all_targets(pictures: Pictures) -> Targets:
+    """Return the boxes of all pictures, input px; ``image`` is the picture's place."""
+    pairs = list(zip(pictures.samples, pictures.letterboxes, strict=True))
+    return Targets(
+        torch.cat([letterbox.apply(sample.boxes) for sample, letterbox in pairs]),
+        torch.cat([sample.labels for sample, _ in pairs]),
+        torch.cat([torch.full((len(sample.boxes),), place) for place, (sample, _) in enumerate(pairs)]),
+        torch.cat([sample.ignore for sample, _ in pairs]),
+    )
+
+
 def box_shapes(pictures: Pictures) -> Tensor:
     """Return the widths and heights [N, 2] of all boxes to be learned, input px."""
-    boxes = [
-        letterbox.apply(sample.boxes[~sample.ignore])
-        for sample, letterbox in zip(pictures.samples, pictures.letterboxes, strict=True)
-    ]
-    joined = torch.cat(boxes)
-    return joined[:, 2:] - joined[:, :2]
+    targets = all_targets(pictures)
+    boxes = targets[~targets.ignore].boxes
+    return boxes[:, 2:] - boxes[:, :2]
 
 
 def _read(config: Config, console: Console) -> tuple[Split, Split, Config]:
@@ -142,6 +152,7 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, resu
     device = build_device(config.device, processes)
     if config.model.pretrained and not config.weights and not resuming:
         find_pretrained(config.model.backbone, config.model.pretrained)  # said before the data is read
+    build_loss(config.loss, build_specs(config.model, 1, placeholder_anchors(config.model)))  # refused before any work
     if config.train.sync_bn and (device.type == "cpu" or processes.world == 1):
         raise UserError("train.sync_bn needs several processes on GPUs (torch has none for the CPU): leave it out")
     with processes.one_first():
@@ -152,15 +163,15 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, resu
     cache = [decide_cache(p, role, config, console, processes) for p, role in ((train, "train"), (val, "val"))]
     if config.data.cache == "auto":
         config = replace_setting(config, "data.cache", cache[0])
-    wh = box_shapes(train)
-    if not len(wh):
+    targets = all_targets(train)
+    if not (~targets.ignore).any():
         raise UserError(f"{train_split.where}: the {len(train)} training images have no usable box: check the labels")
     if not any(len(s.boxes[~s.ignore]) for s in val.samples):
         console.warn(f"{val_split.where}: the validation images have no box: no AP can be measured (-1)")
     names, layers = train_split.names, build_layers(config.model)
     weights = decide_image_weights(config, train, names, console)
     shown = len(train) if weights is None else epoch_size(weights)
-    config = decide_rest(decide_anchors(config, wh, console), shown, train_split.mirror_safe, device, console)
+    config = decide_rest(decide_anchors(config, targets, console), shown, train_split.mirror_safe, device, console)
     config = decide_class_weights(config, names, boxes_seen(train.samples, len(names), weights), console)
     detector = build_detector(config, len(names), placeholder_anchors(config.model)).to(device)
     _start_layers(detector, config, layers, resuming, console)

@@ -114,7 +114,9 @@ class Stepper:
         same = (height, width) == size
         return targets if same else targets.scaled(size[0] / height, size[1] / width)
 
-    def _backward(self, batches: Sequence[Batch], targets: Sequence[Targets], size: Size, divisor: float) -> Tensor:
+    def _backward(
+        self, batches: Sequence[Batch], targets: Sequence[Targets], size: Size, divisor: float, seen: int
+    ) -> Tensor:
         """Add up the gradients of all parts; return this process's loss parts and their sum."""
         values = torch.zeros(len(self.loss.names) + 1, device=self.device)
         for number, (batch, own) in enumerate(zip(batches, targets, strict=True)):
@@ -124,12 +126,14 @@ class Stepper:
                 dtype = AUTOCAST.get(self.settings.precision)
                 with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                     maps = self.forward(self._images(batch, size))
-                output = self.loss([m.float() for m in maps], own, self.model.specs, divisor)
+                output = self.loss([m.float() for m in maps], own, self.model.specs, divisor, seen)
                 self.scaler.scale(output.total).backward()
             values += torch.stack([*output.parts.values(), output.total.detach()])
         return values
 
-    def __call__(self, batches: Sequence[Batch], lr: float, size: Size, stop: bool = False) -> StepReport:
+    def __call__(
+        self, batches: Sequence[Batch], lr: float, size: Size, stop: bool = False, seen: int = 0
+    ) -> StepReport:
         """Do one step on the parts of this process's share of a batch, or none if something is not finite.
 
         Args:
@@ -137,16 +141,17 @@ class Stepper:
             lr: Learning rate.
             size: Input (H, W).
             stop: This process was asked to stop; every process learns of it.
+            seen: Images that the run has trained on before.
         """
         world = self.processes.world
         targets = [self._targets(batch, size) for batch in batches]
         counts = torch.stack([self.loss.count(t, self.model.specs, size) for t in targets]).sum(0).tolist()
         *positives, images = self.processes.sum([*counts, sum(len(b.indices) for b in batches)])
-        divisor = max(sum(positives), images)
+        divisor = self.loss.divisor(sum(positives), images)
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         self.optimizer.zero_grad(set_to_none=True)
         # DistributedDataParallel takes the mean over processes where the loss wants the sum
-        values = self._backward(batches, targets, size, divisor / world)
+        values = self._backward(batches, targets, size, divisor / world, seen)
         *losses, stops = self.processes.sum([*(v / world for v in values.tolist()), float(stop)])
         self.scaler.unscale_(self.optimizer)
         norm = self._regularise()

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from yolite.build import build_augment
+from yolite.build import build_augment, build_loss
 from yolite.checkpoint import describe, load_checkpoint
 from yolite.config import to_plain
 from yolite.console import Console
@@ -31,7 +31,6 @@ from yolite.processes import Processes
 from yolite.seeding import seed_libraries
 from yolite.structures import Batch, Detections, Sample
 from yolite.training.ema import EMA
-from yolite.training.loss import DetectionLoss
 from yolite.training.optim import build_optimizer, learning_rate, restore_optimizer, train_mode
 from yolite.training.place import Place
 from yolite.training.prepare import Prepared
@@ -96,7 +95,7 @@ class Trainer:
         self.prepared, self.config, self.names = prepared, prepared.config, prepared.names
         self.run, self.console, self.processes = run, console, processes
         self.preprocess, self.val = prepared.preprocess, prepared.val
-        t, c = self.config.train, self.config.loss
+        t = self.config.train
         memory_format = torch.channels_last if t.channels_last else torch.contiguous_format
         self.model: Detector = prepared.detector.to(memory_format=memory_format)
         self.device = next(self.model.parameters()).device
@@ -104,9 +103,7 @@ class Trainer:
             self.model, t.optimizer, t.lr, t.momentum, t.weight_decay, t.lr_factors, prepared.layers
         )
         self.ema = EMA(self.model, t.ema)
-        self.loss = DetectionLoss(c.box, c.objectness, c.classes, c.iou, c.assign.ratio, c.assign.neighbours,
-                                  c.assign.ignore_iou, c.label_smoothing,
-                                  () if isinstance(c.class_weights, str) else tuple(c.class_weights))  # fmt: skip
+        self.loss = build_loss(self.config.loss, self.model.specs)
         settings = StepSettings(t.precision, t.channels_last, t.clip, t.l1, t.compile, t.sync_bn)
         self.do_step = Stepper(self.model, self.preprocess, self.loss, self.optimizer, self.ema, settings, processes)
         self.epochs = int(t.epochs)
@@ -178,7 +175,7 @@ class Trainer:
         t, at = self.config.train, self.global_step
         size = draw_size(self.config.imgsz, t.multi_scale, self.config.seed, at // t.multi_scale_every)
         seed_libraries(self.config.seed, _STEP, at, self.processes.rank)
-        return self.do_step(batches, self.rate(at), size, self._signal is not None)
+        return self.do_step(batches, self.rate(at), size, self._signal is not None, at * int(t.batch))
 
     def _break_down(self, reason: str, batches: list[Batch]) -> bool:
         """Answer a step that gave no number; return whether the run went back to its last checkpoint.
@@ -287,7 +284,7 @@ class Trainer:
         result, found, reading = evaluate(batches, detect, self.val.samples, self.names, processes=self.processes)
         total, positives, images = self.processes.sum(loss)
         seconds = {**reading, **{k: reading.get(k, 0.0) + v for k, v in inference.seconds.items()}}
-        return result, found, total / max(positives, images, 1), seconds
+        return result, found, total / self.loss.divisor(positives, max(images, 1)), seconds
 
     def _finish_epoch(self, started: float) -> None:
         """Validate, write the epoch's row and the checkpoints, print one line."""
