@@ -163,7 +163,7 @@ def test_two_programs_do_not_train_in_one_folder_and_a_run_may_be_resumed_from_a
     monkeypatch.chdir(tmp_path)
     holder = (
         "import sys; from pathlib import Path; from yolite.training.run import RunFolder;"
-        f"lock = RunFolder(Path({str(run)!r})).lock(); print('held', flush=True); sys.stdin.read()"
+        f"lock = RunFolder(Path({str(run)!r})).locked(); lock.__enter__(); print('held', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from yolite.models.conv import Conv
 from yolite.models.detector import Detector, initialise
 from yolite.models.graph import BLOCKS, LayerRecord
 from yolite.paths import descriptor, generated
-from yolite.processes import ALONE, Processes
+from yolite.processes import ALONE, Processes, memory_size
 from yolite.structures import HeadSpec, Preprocess
 from yolite.training.loss import DetectionLoss
 from yolite.training.optim import Layers
@@ -199,7 +198,7 @@ def build_detector(config: Config, classes: int, anchors: Anchors) -> Detector:
     try:
         with torch.device("meta"):  # without memory: what is too large is found out before it is asked for
             needed = sum(4 * p.numel() for p in Detector(records, specs, outputs).parameters())
-        if needed > (there := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        if needed > (there := memory_size()):
             raise ValueError(f"its weights take {needed / 2**30:,.0f} GiB, this machine has {there / 2**30:,.0f}")
         detector = Detector(records, specs, outputs)
         _check_strides(detector)

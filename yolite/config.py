@@ -406,6 +406,12 @@ def absolute_source(source: str) -> str:
     return source if is_name else str(Path(source).resolve())
 
 
+def nest(key: str, value: Any) -> Plain:
+    """Return a dotted key and its value as nested settings."""
+    first, _, rest = key.partition(".")
+    return {first: nest(rest, value) if rest else value}
+
+
 def parse_words(words: Sequence[str]) -> Plain:
     """Read ``key=value`` words into nested plain data; values are read as YAML.
 
@@ -421,10 +427,7 @@ def parse_words(words: Sequence[str]) -> Plain:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise UserError(f"{key}: {text!r} cannot be read as a value") from None
-        nested: Any = value
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        out = merge(out, nested)
+        out = merge(out, nest(key, value))
     return out
 
 
@@ -519,4 +522,4 @@ def to_plain(config: Config) -> Plain:
 
 def replace_setting(config: Config, dotted: str, value: Any) -> Config:
     """Return the configuration with one setting changed (used where an ``auto`` is decided)."""
-    return make_config(to_plain(config), parse_words([f"{dotted}={yaml.safe_dump(value, default_flow_style=True)}"]))
+    return make_config(to_plain(config), nest(dotted, value))

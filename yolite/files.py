@@ -7,7 +7,7 @@ import io
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -166,3 +166,9 @@ def write_json(path: Path, plain: Any) -> None:
     check_writable(path, "the file")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write((json.dumps(plain, indent=2) + "\n").encode()))
+
+
+def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Write one JSON value a line; see `write_atomically`."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(path, lambda file: file.write(text.encode()))

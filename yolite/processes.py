@@ -98,6 +98,11 @@ ALONE = Processes()
 """The one process of a program that torchrun did not start."""
 
 
+def memory_size() -> int:
+    """Return the bytes of RAM of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def join() -> Processes:
     """Find out which process this is and meet the others (gradients go by nccl between GPUs, else by gloo)."""
     world = _number("WORLD_SIZE", 1)

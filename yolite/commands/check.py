@@ -22,6 +22,7 @@ from yolite.data.problems import Problem
 from yolite.errors import UserError
 from yolite.files import check_writable, write_json
 from yolite.paths import free_run_folder
+from yolite.training.batch import USUAL
 from yolite.training.decide import decide_hflip
 
 EXAMPLES = 3
@@ -75,7 +76,7 @@ def _show(split: Split, config: Config, count: int, console: Console) -> None:
     """Write the first batches that training would see as pictures."""
     config = decide_hflip(config, split.mirror_safe, console)
     pictures = Pictures(split.samples, build_preprocess(config))
-    batch = min(len(pictures), 16 if config.train.batch == "auto" else config.train.batch)
+    batch = min(len(pictures), USUAL if config.train.batch == "auto" else config.train.batch)
     folder = free_run_folder(Path("runs"), "check")
     files = write_batches(folder, count, pictures, build_augment(config), split.names, config.seed, batch, count)
     console.say(f"{split.role}: {len(files)} augmented batches of {batch} images in {folder}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ from yolite.checkpoint import find_weights, load_checkpoint, restore_specs
 from yolite.commands.common import print_metric
 from yolite.config import Config, load_config, make_config, merge, parse_words, to_plain
 from yolite.console import Console
-from yolite.errors import UserError
+from yolite.errors import UserError, require
 from yolite.evaluation.evaluate import to_json
 from yolite.files import check_folder, read_json
 from yolite.paths import free_run_folder
@@ -27,7 +28,7 @@ from yolite.training.place import Place
 from yolite.training.prepare import Prepared, prepare
 from yolite.training.resume import DataHashes, accepted_settings, check_data
 from yolite.training.run import RunFolder
-from yolite.training.tensorboard import TensorBoard, require_tensorboard
+from yolite.training.tensorboard import TensorBoard
 from yolite.training.trainer import Broken, Interrupted, Listener, Trainer, on_signal
 from yolite.training.watch import memory_peak
 
@@ -79,7 +80,7 @@ def configure(model: str | None, file: Path | None, options: Mapping[str, Any], 
     else:
         config = load_config(model, file, options, words)
     if config.train.tensorboard:
-        require_tensorboard()
+        require("tensorboard", "tensorboard", "train.tensorboard")
     return config
 
 
@@ -102,19 +103,24 @@ def start(
     """
     # The folder is made when everything that was asked for has been found to make sense.
     prepared = prepare(config, console, processes)
-    lock = None
     if processes.main:
         run.create()
-        lock = run.lock()
-        console.log_to(run.log)
-    console.say(f"run folder: {run.path}")
-    trainer = _trainer(prepared, run, console, processes)
-    trainer.listeners += listeners
-    _describe(prepared, run, processes)
-    _go(trainer)
-    if lock:
-        lock.close()
+    with _alone(run, console, processes):
+        console.say(f"run folder: {run.path}")
+        trainer = _trainer(prepared, run, console, processes)
+        trainer.listeners += listeners
+        _describe(prepared, run, processes)
+        _go(trainer)
     return trainer
+
+
+@contextmanager
+def _alone(run: RunFolder, console: Console, processes: Processes) -> Iterator[None]:
+    """Keep other programs out of the run's folder, and log there what is said; the main process does it for all."""
+    with run.locked() if processes.main else nullcontext():
+        if processes.main:
+            console.log_to(run.log)
+        yield
 
 
 def _describe(prepared: Prepared, run: RunFolder, processes: Processes) -> None:
@@ -148,37 +154,41 @@ def resume_run(folder: Path, options: Mapping[str, Any], words: Sequence[str], a
     if results and place.finished(int(config.train.epochs), config.train.patience):
         console.say(f"{folder} is finished: {place.epoch} epochs, results in {run.results}")
         return
-    lock = run.lock() if processes.main else None
-    if processes.main:
-        console.log_to(run.log)
-    if content["training"].get("processes", 1) != processes.world:
-        console.warn(
-            f"trained by {content['training']['processes']} processes before, by {processes.world} from here on: batch "
-            "norm sees other shares of a batch, so the end is not that of a run that was not stopped"
-        )
-    for line in changed.values():
-        console.warn(f"accepted, from here on: {line}")
-    prepared = prepare(config, console, processes, resuming=True)
-    trainer = _trainer(prepared, run, console, processes)
-    _restore(trainer, content, folder)
-    other_data = prepared.fingerprint != content["training"].get("fingerprint")
-    if other_data:
-        names = content["names"], prepared.names
-        console.warn(f"accepted, from here on: {check_data(folder, then, prepared.data, names, accept)}")
-        trainer.place.best = (-math.inf, trainer.place.epoch)  # another measure: the search for the best starts anew
-    if "train.lr" in changed:
-        trainer.place.lr_scale, trainer.place.strikes = 1.0, 0
-    if other_data or "train.batch" in changed:
-        trainer.place.restart_epoch()  # its steps are others now
-    trainer.save()  # what was accepted counts from here on; metrics.jsonl is whole again if the last write was cut off
-    if processes.main:
-        _describe(prepared, run, processes)
-        run.results.unlink(missing_ok=True)
-    console.say(f"resumed at epoch {trainer.place.epoch + 1}, step {trainer.place.step}")
-    _go(trainer)
-    if lock:
-        lock.close()
+    with _alone(run, console, processes):
+        if (before := content["training"].get("processes", 1)) != processes.world:
+            console.warn(
+                f"trained by {before} processes before, by {processes.world} from here on: batch "
+                "norm sees other shares of a batch, so the end is not that of a run that was not stopped"
+            )
+        for line in changed.values():
+            console.warn(f"accepted, from here on: {line}")
+        prepared = prepare(config, console, processes, resuming=True)
+        trainer = _trainer(prepared, run, console, processes)
+        _restore(trainer, content, folder)
+        if prepared.fingerprint != content["training"].get("fingerprint"):
+            names = content["names"], prepared.names
+            line = check_data(folder, then, prepared.data, names, accept)
+            console.warn(f"accepted, from here on: {line}")
+            changed = {**changed, "data": line}
+        _count_from_here(trainer, changed)
+        if processes.main:
+            _describe(prepared, run, processes)
+            run.results.unlink(missing_ok=True)
+        console.say(f"resumed at epoch {trainer.place.epoch + 1}, step {trainer.place.step}")
+        _go(trainer)
     leave(processes)
+
+
+def _count_from_here(trainer: Trainer, changed: Collection[str]) -> None:
+    """Let what was accepted count from here on, and save it."""
+    place = trainer.place
+    if "data" in changed:
+        place.best = (-math.inf, place.epoch)  # another measure: the search for the best starts anew
+    if "train.lr" in changed:
+        place.lr_scale, place.strikes = 1.0, 0
+    if "data" in changed or "train.batch" in changed:
+        place.restart_epoch()  # its steps are others now
+    trainer.save()  # metrics.jsonl is whole again too, if the last write was cut off
 
 
 def _stored(run: RunFolder) -> tuple[dict[str, Any], DataHashes, bool]:

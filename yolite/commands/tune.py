@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ import yaml
 
 from yolite.charts import plot_search
 from yolite.commands.train import BrokenDown, configure, start
-from yolite.config import Config, load_config, make_config, merge, parse_words, to_plain
+from yolite.config import Config, load_config, make_config, merge, nest, parse_words, to_plain
 from yolite.console import Console
-from yolite.errors import UserError
+from yolite.errors import UserError, require
 from yolite.files import write_atomically, write_json
 from yolite.paths import free_run_folder
 from yolite.runs import flatten
@@ -70,24 +70,9 @@ class Search:
     console: Console
 
 
-def require_optuna() -> None:
-    """Check that the optional package is there.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    if importlib.util.find_spec("optuna") is None:
-        raise UserError("tune needs the package optuna: pip install 'yolite[tune]'")
-
-
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted keys as nested settings."""
-    out: dict[str, Any] = {}
-    for key, value in flat.items():
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        out = merge(out, value)
-    return out
+    return reduce(merge, (nest(key, value) for key, value in flat.items()), {})
 
 
 def _searched(given: Mapping[str, Any]) -> tuple[Range, ...]:
@@ -122,7 +107,7 @@ def tune_settings(
     Raises:
         UserError: anything wrong with what was asked for, Optuna is missing, or the folder holds another search.
     """
-    require_optuna()
+    require("optuna", "tune", "tune")
     console = Console()
     config = configure(model, None, options, words)
     given = dict(flatten(merge(options, parse_words(words))))

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from yolite.boxes import clip
 from yolite.data.balance import draw_epoch, epoch_size
-from yolite.data.handover import Handover, Jobs, Parcel, join_targets
+from yolite.data.handover import Handover, Jobs, join_targets
 from yolite.data.images import ImageError
 from yolite.data.mix import copy_paste, mixup
 from yolite.data.mosaic import Labelled, compose, mosaic_patches, single_patch
@@ -210,7 +211,7 @@ def _start_process(_: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED)  # see TrainLoader.epoch
 
 
-def _as_it_is(parcel: Parcel) -> Parcel:
+def _as_it_is(parcel: Any) -> Any:
     """Keep torch from turning the arrays into tensors, each of which would be sent in shared memory of its own."""
     return parcel
 

@@ -20,7 +20,7 @@ from yolite.data.problems import Problem, summarise
 from yolite.errors import UserError
 from yolite.models.detector import Detector
 from yolite.paths import cache_folder, free_bytes
-from yolite.processes import Processes
+from yolite.processes import Processes, memory_size
 from yolite.structures import Targets
 from yolite.training.assign import reachable
 from yolite.training.batch import choose_batch
@@ -35,9 +35,8 @@ def decide_cache(pictures: Pictures, role: str, config: Config, console: Console
     folder = Path(config.data.cache_dir) if config.data.cache_dir else cache_folder() / "pixels"
     setting, size = config.data.cache, pictures.cache_bytes
     if setting == "auto":
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         # every process of this host keeps its own in RAM, but all share a file
-        if size <= memory / 4 / processes.local_world:
+        if size <= memory_size() / 4 / processes.local_world:
             setting = "ram"
         else:
             setting = "disk" if size <= free_bytes(folder) / 2 else "off"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from yolite.checkpoint import save_checkpoint
 from yolite.errors import UserError
-from yolite.files import write_atomically, write_json
+from yolite.files import write_atomically, write_json, write_json_lines
 
 try:
     import fcntl
@@ -44,23 +45,24 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"--out {self.path} cannot be made ({error.strerror}): choose another folder") from None
 
-    def lock(self) -> IO[bytes] | None:
-        """Keep other programs out of the folder for as long as the returned file is open, a killed one's end included.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other programs out of the folder meanwhile; the end of a killed one opens it too.
 
         Raises:
             UserError: another program is training in it.
         """
         if fcntl is None:  # no such locks on this system
-            return None
-        file = (self.path / "lock").open("wb")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone, not of its loader processes
-        except OSError:
-            file.close()
-            raise UserError(
-                f"{self.path}: another program is training in this folder: wait for it or stop it"
-            ) from None
-        return file
+            yield
+            return
+        with (self.path / "lock").open("wb") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone, not of its loader processes
+            except OSError:
+                raise UserError(
+                    f"{self.path}: another program is training in this folder: wait for it or stop it"
+                ) from None
+            yield
 
     @property
     def config(self) -> Path:
@@ -113,8 +115,7 @@ class RunFolder:
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl anew from the whole history, so that a resume leaves no line twice."""
-        text = "".join(json.dumps(row) + "\n" for row in history)
-        write_atomically(self.metrics, lambda file: file.write(text.encode()))
+        write_json_lines(self.metrics, history)
 
     def write_results(self, plain: dict[str, Any]) -> None:
         """Write results.json."""

@@ -51,7 +51,11 @@ class StepSettings:
     clip: float = 0.0
     l1: float = 0.0
     compile: bool = False
-    sync_bn: bool = False
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How pictures and weights lie in memory."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
 def draw_size(imgsz: Size, reach: float, seed: int, draw: int) -> Size:
@@ -87,7 +91,6 @@ class Stepper:
         self.model, self.preprocess, self.loss, self.optimizer, self.ema = model, preprocess, loss, optimizer, ema
         self.settings, self.processes = settings, processes
         self.device = next(model.parameters()).device
-        self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.learning = [p for p in model.parameters() if p.requires_grad]
         self.forward: Callable[[Tensor], list[Tensor]] = self._wrap(model)
@@ -105,7 +108,7 @@ class Stepper:
         images = self.preprocess.normalise(batch.images.to(self.device, non_blocking=True))
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
-        return images.contiguous(memory_format=self.memory_format)
+        return images.contiguous(memory_format=self.settings.memory_format)
 
     def _targets(self, batch: Batch, size: Size) -> Targets:
         """Return the batch's boxes at the input ``size``."""

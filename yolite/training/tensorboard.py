@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ import numpy as np
 
 from yolite.data.images import ImageError, read_image
 from yolite.draw import draw_detections
-from yolite.errors import UserError
 from yolite.structures import Detections, Sample
 
 if TYPE_CHECKING:
@@ -26,16 +24,6 @@ CONFIDENCE = 0.25
 
 LONGEST = 640
 """Pictures are shrunk to this many px: they are written every epoch."""
-
-
-def require_tensorboard() -> None:
-    """Check that the optional package is there.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UserError("train.tensorboard needs the package tensorboard: pip install 'yolite[tensorboard]'")
 
 
 def tag(key: str) -> str:

@@ -96,15 +96,14 @@ class Trainer:
         self.run, self.console, self.processes = run, console, processes
         self.preprocess, self.val = prepared.preprocess, prepared.val
         t = self.config.train
-        memory_format = torch.channels_last if t.channels_last else torch.contiguous_format
-        self.model: Detector = prepared.detector.to(memory_format=memory_format)
+        settings = StepSettings(t.precision, t.channels_last, t.clip, t.l1, t.compile)
+        self.model: Detector = prepared.detector.to(memory_format=settings.memory_format)
         self.device = next(self.model.parameters()).device
         self.optimizer = build_optimizer(
             self.model, t.optimizer, t.lr, t.momentum, t.weight_decay, t.lr_factors, prepared.layers
         )
         self.ema = EMA(self.model, t.ema)
         self.loss = build_loss(self.config.loss, self.model.specs)
-        settings = StepSettings(t.precision, t.channels_last, t.clip, t.l1, t.compile, t.sync_bn)
         self.do_step = Stepper(self.model, self.preprocess, self.loss, self.optimizer, self.ema, settings, processes)
         self.epochs = int(t.epochs)
         self.loader = TrainLoader(

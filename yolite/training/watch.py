@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from yolite.files import write_atomically
+from yolite.files import write_json_lines
 from yolite.training.place import Place
 
 WAITING = 0.25
@@ -119,8 +119,7 @@ class GradientLog:
         """Write a line if ``step`` (counted from 1) is one of those asked for; the gradients must still be there."""
         if self.every and step % self.every == 0:
             self.rows.append({"step": step, "layers": layer_statistics(model)})
-            text = "".join(json.dumps(row) + "\n" for row in self.rows)
-            write_atomically(self.path, lambda file: file.write(text.encode()))
+            write_json_lines(self.path, self.rows)
 
 
 @torch.no_grad()
