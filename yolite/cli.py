@@ -16,7 +16,7 @@ from yolite import __version__
 from yolite.defaults import CONF, IOU, MAX_DET
 from yolite.errors import UserError, nearest
 
-LATER = ("explain", "import", "export", "bench", "serve", "ablate")
+LATER = ("explain", "export", "bench", "serve", "ablate")
 """Verbs of the contract that are not built yet."""
 
 app = typer.Typer(
@@ -188,6 +188,19 @@ def convert(
     convert_data(_options(data__source=data), words or [], to, out, link)
 
 
+@app.command("import")
+def import_(
+    cfg: Annotated[Path, typer.Argument(metavar="CFG", help="Darknet's network file")],
+    weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", help="Darknet's .weights file of this network")],
+    out: Annotated[Path, typer.Option(help="the checkpoint to write")],
+    names: Annotated[Path | None, typer.Option(help="class names, one a line [default: numbers]")] = None,
+) -> None:
+    """Turn a Darknet model into a checkpoint, for detect, evaluate and train --weights."""
+    from yolite.commands.darknet import import_model
+
+    import_model(cfg, weights, names, out)
+
+
 @app.command()
 def check(
     words: Words = None,
@@ -273,7 +286,7 @@ def _run(arguments: list[str]) -> int:
     if arguments and arguments[0] in LATER:
         return _complain(f"'{arguments[0]}' is not there yet in this version of yolite: see --help for what is")
     if arguments and not arguments[0].startswith("-"):
-        verbs = [command.callback.__name__ for command in app.registered_commands if command.callback]
+        verbs = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
         if arguments[0] not in verbs:
             hint = nearest(arguments[0], verbs)
             return _complain(f"there is no command {arguments[0]!r}{hint}: it is one of {', '.join(verbs)}")

@@ -81,7 +81,9 @@ class CodeConfig(_Section):
         Field("auto", description="[[w, h], ...] a level, in input px; auto: k-means on the training boxes")
     )
     xy: Literal["sigmoid", "linear", "free"] = Field("sigmoid", description="code of the box centre")
-    grid_scale: float = Field(2.0, ge=1, description="with xy sigmoid: how far the centre reaches; 1 = its cell")
+    grid_scale: Annotated[float, Field(ge=1)] | tuple[Annotated[float, Field(ge=1)], ...] = Field(
+        2.0, description="with xy sigmoid: how far the centre reaches, 1 = its cell; one number, or one a level"
+    )
     wh: Literal["exp", "sigmoid_square", "square"] = Field("sigmoid_square", description="code of the box size")
     class_code: Literal["sigmoid", "softmax", "linear"] = Field(
         "sigmoid", description="independent or exclusive classes, or plain numbers (YOLOv1)"
@@ -96,6 +98,23 @@ class ModelConfig(_Section):
     name: str = Field("yolite-n", description="name of the model")
     width: float = Field(1.0, gt=0, le=1000, description="factor on the channels")
     depth: float = Field(1.0, gt=0, le=1000, description="factor on the repeats n")
+    act: Literal["silu", "relu", "leaky", "prelu", "mish", "tanh", "relu6", "logistic", "hard_swish"] | None = Field(
+        None, description="activation of the rows that name none; null: their own default, silu"
+    )
+    norm: Literal["bn", "group", "none"] | None = Field(
+        None, description="norm of the rows that name none; null: their own default, bn"
+    )
+    down: Literal["stride", "max", "avg"] | None = Field(
+        None, description="what halves the maps in the conv rows that do not say: their stride or a pool; null: stride"
+    )
+    init: Literal["he_fan_out", "he_fan_in", "xavier"] = Field(
+        "he_fan_out", description="distribution that the weights of the convolutions are drawn from"
+    )
+    pretrained: str | None = Field(
+        None,
+        description="first weights of torchvision blocks: a file of torchvision's, or `cache` to find it in its own "
+        "cache folder (nothing is downloaded); null: drawn",
+    )
     backbone: list[Plain] = Field(default_factory=list, description="layers from the picture to the feature maps")
     neck: list[Plain] = Field(default_factory=list, description="layers that join feature maps of several strides")
     head: list[Plain] = Field(default_factory=list, description="layers that give the raw maps")
