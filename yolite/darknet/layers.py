@@ -20,8 +20,9 @@ Row = dict[str, Any]
 Shape = tuple[int, int, int]
 """(channels, H, W) of a map at the input size of the file."""
 
-EPS = 1e-5
-"""Added to the variance by batch norm: Darknet's ``sqrt(variance + .00001)``."""
+EPS = 1e-6
+"""Added to the variance by batch norm, as OpenCV does; Darknet adds it to the root, and its later fork 1e-5 to the
+variance. The difference is of the order of 1e-3 of an output (benchmarks/darknet_parity.py tells them apart)."""
 _ALIASES = {"conv": "convolutional", "max": "maxpool", "avg": "avgpool", "conn": "connected"}
 _DECODERS = ("yolo", "region", "detection")
 _ACTIVATIONS = {"swish": "silu", "revleaky": "leaky"}
@@ -348,7 +349,9 @@ def _network(
     for name in [*body, *names]:
         layer = by_name[name]
         sources = ["image" if i < 0 else state.names[i] for i in layer.sources]
-        read = {} if sources == [before] and before != "image" else {"from": sources if len(sources) > 1 else sources[0]}
+        read = (
+            {} if sources == [before] and before != "image" else {"from": sources if len(sources) > 1 else sources[0]}
+        )
         rows[name] = {"block": layer.block, **layer.arguments, **read, "name": name}
         before = name
     return Network(
