@@ -3,13 +3,13 @@
     python3 -m venv C && C/bin/pip install 'opencv-python-headless<5'
     python benchmarks/darknet_parity.py --opencv C/bin/python --shared ../shared/data
 
-``raw``: one picture, the same network input for both; the largest difference of the raw maps of all heads, as a share of
-the largest number in them, and of the decoded boxes, as a share of the input's side. Models without published
-weights get random ones, written as a .weights file: batch norm's statistics are those of the picture, so that no
-layer's output dies out or grows. ``boxes``: confidence 0.25, NMS IoU 0.5 on the pictures of coco128; a box is the same if
-one of the other's has its class, an IoU above 0.99 and a score that differs by less than 0.001. ``dog``: what is found on
-dog.jpg. A finished row lies in benchmarks/results/darknet_parity.json and is not run again. Exit 1 if a figure misses
-its aim (1e-4, 99 %).
+``raw``: one picture, the same network input for both; the largest difference of the raw maps of all heads, as a
+share of the largest number in them, and of the decoded boxes, as a share of the largest of those. Models without
+published weights get random ones, written as a .weights file: batch norm's statistics are those of the picture, so that
+no layer's output dies out or grows. ``boxes``: confidence 0.25, NMS IoU 0.5 on the pictures of coco128; a box is the
+same if one of the other's has its class, an IoU above 0.99 and a score that differs by less than 0.001. ``dog``: what
+is found on dog.jpg. A finished row lies in benchmarks/results/darknet_parity.json and is not run again. Exit 1 if a
+figure misses its aim (1e-4, 99 %).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from yolite.build import build_detector, build_preprocess, placeholder_anchors
 from yolite.codec import decode
 from yolite.commands.darknet import configure, learned_layers
 from yolite.darknet.cfg import read_cfg
-from yolite.darknet.layers import read_network
+from yolite.darknet.network import read_network
 from yolite.darknet.weights import read_weights, write_weights
 from yolite.data.images import read_image
 from yolite.geometry import Letterbox
