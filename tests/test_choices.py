@@ -1,5 +1,6 @@
 """The choices of a network, each against a plain formula: activations, norms, convolutions, attention, weights."""
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -336,3 +337,11 @@ def test_dropout_works_while_training_alone() -> None:
     assert kept.float().mean().item() == pytest.approx(0.75, abs=0.02)
     torch.testing.assert_close(drawn[kept], before[kept] / 0.75)
     assert torch.equal(model.eval().graph.layers[1](before), before)
+
+
+def test_every_block_and_choice_is_in_the_docs() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
+    for name in BLOCKS:
+        assert f"block: {name}" in text or f"`{name}`" in text, name
+    for name in {*ACTIVATIONS, *NORMS, *POOLS, *INITS} - {"identity", "linear"}:
+        assert name in text, name

@@ -12,7 +12,7 @@ from yolite.checkpoint import describe, save_checkpoint
 from yolite.config import Config, make_config, to_plain
 from yolite.console import Console
 from yolite.darknet.cfg import read_cfg
-from yolite.darknet.layers import Network, read_network
+from yolite.darknet.network import Network, read_network
 from yolite.darknet.weights import read_weights
 from yolite.errors import UserError
 from yolite.files import check_writable, read_lines
