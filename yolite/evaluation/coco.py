@@ -25,12 +25,15 @@ NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 
 @dataclass(frozen=True)
 class ClassResult:
-    """The metric of one class; AP and AP50 are −1 where no object of the class is in the truth."""
+    """The metric of one class; −1 where the truth has no such object (APs, APm, APl: none of this size)."""
 
     name: str
     AP: float
     AP50: float
     objects: int
+    APs: float
+    APm: float
+    APl: float
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,15 @@ class CocoResult:
         numbers: The 12 numbers by name.
         per_class: One entry a class.
         images: Number of images judged.
+        precision: [classes, 101] the best precision at IoU 0.5 from each recall on (0, 0.01 … 1); −1 without objects.
+        confidence: [classes, 101] the score of the box with which that recall is reached; 0 where it is not.
     """
 
     numbers: dict[str, float]
     per_class: list[ClassResult]
     images: int
+    precision: np.ndarray
+    confidence: np.ndarray
 
 
 def _truth(samples: Sequence[Sample], names: Sequence[str]) -> COCO:
@@ -92,9 +99,12 @@ def _per_class(judge: COCOeval, samples: Sequence[Sample], names: Sequence[str])
     objects = torch.bincount(labels, minlength=len(names)).tolist()
     out = []
     for index, name in enumerate(names):
-        precision = judge.eval["precision"][:, :, index, 0, -1]
-        ap, ap50 = (float(p[p > -1].mean()) if (p > -1).any() else -1.0 for p in (precision, precision[0]))
-        out.append(ClassResult(name, ap, ap50, objects[index]))
+        precision = judge.eval["precision"][:, :, index, :, -1]  # the last: all sizes, small, medium, large
+        ap, ap50, *sizes = (
+            float(p[p > -1].mean()) if (p > -1).any() else -1.0
+            for p in (precision[..., 0], precision[0, :, 0], *(precision[..., size] for size in (1, 2, 3)))
+        )
+        out.append(ClassResult(name, ap, ap50, objects[index], *sizes))
     return out
 
 
@@ -120,7 +130,8 @@ def coco_metric(samples: Sequence[Sample], detections: Sequence[Detections], nam
         judge.accumulate()
         judge.summarize()
     numbers = {name: float(value) for name, value in zip(NUMBERS, judge.stats, strict=True)}
-    return CocoResult(numbers, _per_class(judge, samples, names), len(samples))
+    curves = (judge.eval[key][0, :, :, 0, -1].T for key in ("precision", "scores"))
+    return CocoResult(numbers, _per_class(judge, samples, names), len(samples), *curves)
 
 
 def _check_row(row: Any, path: Path, number: int) -> None:

@@ -1,0 +1,79 @@
+"""Average precision of a matching whose images weigh differently, or whose mistakes were mended.
+
+Where nothing is weighed or mended, the judge is pycocotools (`coco.py`); `tests/test_ap.py` holds that both are one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from yolite.evaluation.match import Bools, Floats, Ints, Matching
+
+RECALLS = np.linspace(0.0, 1.0, 101)
+"""COCO's recall levels."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The detections (D) of one class in the order in which the metric takes them: best first, of equals the first.
+
+    Attributes:
+        image: [D].
+        right, wrong: [T, D]; neither: ignored.
+        objects: [G] the image of each object that is to be found.
+    """
+
+    image: Ints
+    right: Bools
+    wrong: Bools
+    objects: Ints
+
+
+def rank(matching: Matching, label: int) -> Ranked:
+    """Put one class's detections into order."""
+    rows = np.flatnonzero(matching.label == label)
+    rows = rows[np.argsort(-matching.score[rows], kind="stable")]
+    hit, ignored = matching.match[:, rows] >= 0, matching.ignored[:, rows]
+    objects = matching.truth_image[(matching.truth_label == label) & ~matching.truth_ignored]
+    return Ranked(matching.image[rows], hit & ~ignored, ~hit & ~ignored, objects)
+
+
+def average_precision(right: Floats, wrong: Floats, objects: float) -> float:
+    """Return COCO's AP: the mean over 101 recall levels of the best precision at this recall or above.
+
+    Args:
+        right, wrong: [D] weights (1 or 0, or more) of the detections, best first; one of the two is 0.
+        objects: Their number, or the sum of their weights.
+
+    Returns:
+        0 to 1; −1 without objects.
+    """
+    if objects <= 0:
+        return -1.0
+    hits, misses = np.cumsum(right, dtype=np.float64), np.cumsum(wrong, dtype=np.float64)
+    precision = hits / (hits + misses + np.spacing(1))
+    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    return float(best[np.searchsorted(hits / objects, RECALLS, side="left")].mean())
+
+
+def class_ap(ranked: Ranked, weights: Floats | None = None) -> Floats:
+    """Return [T]: the AP of a class at each IoU threshold, −1 without objects.
+
+    Args:
+        ranked: Its detections.
+        weights: [images] how often each image counts; None: once.
+    """
+    if weights is None:
+        weights = np.ones(1 + max([-1, *ranked.image.tolist(), *ranked.objects.tolist()]))
+    own, objects = weights[ranked.image], float(weights[ranked.objects].sum())
+    return np.array([
+        average_precision(r * own, w * own, objects) for r, w in zip(ranked.right, ranked.wrong, strict=True)
+    ])  # fmt: skip
+
+
+def mean_ap(values: Floats) -> float:
+    """Return the mean of the APs of classes that have objects; −1 if none has."""
+    there = values[values > -1]
+    return float(there.mean()) if len(there) else -1.0
