@@ -8,25 +8,31 @@ from typing import Any
 
 from yolite.build import build_dataset, build_device, build_preprocess, load_split
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
-from yolite.commands.common import check_classes, print_metric, settings_of_use
-from yolite.config import load_config, make_config, merge
+from yolite.commands.common import check_classes, settings_of_use
+from yolite.commands.findings import findings_files, plain_findings, print_findings, write_findings
+from yolite.config import Config, load_config, make_config, merge, replace_setting
 from yolite.console import Console
+from yolite.data.dataset import Split
 from yolite.data.loader import plain_batches
 from yolite.data.pictures import Pictures
 from yolite.errors import UserError
-from yolite.evaluation.coco import coco_metric, read_results
-from yolite.evaluation.evaluate import evaluate, to_json
+from yolite.evaluation.analysis import analyse
+from yolite.evaluation.coco import CocoResult, coco_metric
+from yolite.evaluation.evaluate import evaluate
+from yolite.evaluation.results import read_results
 from yolite.files import check_writable, write_json
 from yolite.inference import Inference
 from yolite.postprocess import Thresholds
-from yolite.processes import join, leave
+from yolite.processes import Processes, join, leave
 from yolite.structures import Batch, Detections, Sample
+
+Seconds = dict[str, float]
 
 
 def evaluate_weights(
     weights: str, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None
 ) -> None:
-    """Run a checkpoint over a split and print its metric.
+    """Run a checkpoint over a split, print its metric and what there is to learn from it.
 
     Raises:
         UserError: weights or data cannot be read, or do not belong together.
@@ -35,6 +41,7 @@ def evaluate_weights(
     settings = settings_of_use(words, ["data", "eval", "imgsz", "device"], "evaluate --weights", why)
     if json:
         check_writable(json, "--json")
+    files = findings_files(json)
     content = load_checkpoint(find_weights(weights))
     stored = content["config"]
     if "data" in options:
@@ -43,11 +50,29 @@ def evaluate_weights(
     config = make_config(stored, {"device": "auto"}, options, settings)
     processes = join()
     console = Console(quiet=not processes.main)
-    device = build_device(config.device, processes)
+    config = replace_setting(config, "device", str(build_device(config.device, processes)))
     data = load_split(build_dataset(config, console), split, console)
     check_classes(content["names"], data.names, weights, config.data.source, console)
+    result, detections, seconds = _detect(content, config, data, console, processes)
+    leave(processes)
+    if not processes.main:
+        return
+    found = analyse(data.samples, detections, result, data.names, config.eval.beta, config.eval.precision)
+    print_findings(found, config, console, f"{weights} on {split}")
+    plain = plain_findings(found, data.samples, config, seconds)
+    per_image = ", ".join(f"{name} {1000 * value:.1f}" for name, value in plain["seconds"].items())
+    console.say(f"ms an image on {config.device}: {per_image}")
+    write_findings(files, found, data.samples, detections, data.category_ids, console)
+    if json:
+        write_json(json, plain)
+
+
+def _detect(
+    content: Mapping[str, Any], config: Config, data: Split, console: Console, processes: Processes
+) -> tuple[CocoResult, list[Detections], Seconds]:
+    """Detect on a split; return the metric, the detections (on the main process) and the seconds by stage."""
     preprocess = build_preprocess(config)
-    inference = Inference(restore_detector(content), preprocess, device)
+    inference = Inference(restore_detector(content), preprocess, build_device(config.device))
     limits = Thresholds(config.eval.conf, config.eval.iou, config.eval.max_det, best_class=False)
     pictures = Pictures(data.samples, preprocess)
     bad: list[str] = []
@@ -60,26 +85,19 @@ def evaluate_weights(
 
     with console.track("evaluating") as progress:
         batches = plain_batches(pictures, config.eval.batch, report, processes.share(range(len(pictures))))
-        result, _, reading = evaluate(batches, detect, data.samples, data.names, progress, processes)
+        result, detections, reading = evaluate(batches, detect, data.samples, data.names, progress, processes)
     bad = [line for part in processes.gather(bad) for line in part]
     if bad:
         console.warn(f"{len(bad)} images could not be read and count as not detected on (first: {bad[0]})")
     seconds = {**inference.seconds, "decode": reading.get("decode", 0.0)}
     seconds["preprocess"] += reading.get("preprocess", 0.0)
-    seconds = dict(zip(seconds, processes.sum(list(seconds.values())), strict=True))
-    leave(processes)
-    print_metric(result, config, console, f"{weights} on {split}")
-    plain = to_json(result, config.eval.conf, config.eval.iou, config.eval.max_det, seconds)
-    per_image = ", ".join(f"{name} {1000 * value:.1f}" for name, value in plain["seconds"].items())
-    console.say(f"ms an image on {device}: {per_image}")
-    if json and processes.main:
-        write_json(json, plain)
+    return result, detections, dict(zip(seconds, processes.sum(list(seconds.values())), strict=True))
 
 
 def evaluate_results(
     results: Path, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None
 ) -> None:
-    """Score any tool's COCO results file.
+    """Score any tool's COCO results file, and say what there is to learn from it.
 
     Raises:
         UserError: the file or the data cannot be read, or do not belong together.
@@ -87,18 +105,22 @@ def evaluate_results(
     console = Console()
     if "data" not in options:
         raise UserError("--results needs --data: the truth that the results are scored against")
-    why = "nothing is run, the results are scored as they are; only data can be chosen"
-    settings_of_use(words, ["data"], "evaluate --results", why)
+    why = "nothing is run, the results are scored as they are; only data, eval.beta and eval.precision can be chosen"
+    settings_of_use(words, ["data", "eval.beta", "eval.precision"], "evaluate --results", why)
     if useless := sorted(options.keys() - {"data"}):
         raise UserError(f"evaluate --results has no use for --{'batch' if useless[0] == 'eval' else useless[0]}: {why}")
     if json:
         check_writable(json, "--json")
+    files = findings_files(json)
     config = load_config(None, None, options, words)
     data = load_split(build_dataset(config, console), split, console, need_images=False, need_sizes=False)
-    found = read_results(results, data.samples, data.category_ids)
-    result = coco_metric(data.samples, found, data.names)
+    detections = read_results(results, data.samples, data.category_ids)
+    result = coco_metric(data.samples, detections, data.names)
+    found = analyse(data.samples, detections, result, data.names, config.eval.beta, config.eval.precision)
     # the file's own thresholds are unknown: nothing is cut but what COCO cuts, 100 boxes an image
-    config = make_config({"eval": {"conf": 0.0, "iou": 1.0, "max_det": 100}})
-    print_metric(result, config, console, f"{results} on {split}")
+    for name, value in (("conf", 0.0), ("iou", 1.0), ("max_det", 100)):
+        config = replace_setting(config, f"eval.{name}", value)
+    print_findings(found, config, console, f"{results} on {split}")
+    write_findings(files, found, data.samples, None, data.category_ids, console)
     if json:
-        write_json(json, to_json(result, 0.0, 1.0, 100, None))
+        write_json(json, plain_findings(found, data.samples, config, None))

@@ -14,11 +14,11 @@ import torch
 from yolite.build import build_device
 from yolite.charts import plot_curves, plot_gradients
 from yolite.checkpoint import find_weights, load_checkpoint
-from yolite.commands.common import print_metric
+from yolite.commands.findings import FindingsFiles, plain_findings, print_findings, write_findings
 from yolite.config import Config, load_config, make_config, merge, parse_words, to_plain
 from yolite.console import Console
 from yolite.errors import UserError
-from yolite.evaluation.evaluate import to_json
+from yolite.evaluation.analysis import analyse
 from yolite.files import check_folder, read_json
 from yolite.paths import free_run_folder
 from yolite.predictor import Predictor
@@ -264,10 +264,12 @@ def _finish(trainer: Trainer) -> None:
     if trainer.processes.main:
         trainer.ema.restore(load_checkpoint(find_weights(run.path))["ema"])
     started = time.monotonic()
-    result, _, _, seconds = trainer.validate()
+    result, detections, _, seconds = trainer.validate()
     if not trainer.processes.main:
         return
-    plain = to_json(result, config.eval.conf, config.eval.iou, config.eval.max_det, seconds)
+    samples = trainer.val.samples
+    found = analyse(samples, detections, result, trainer.names, config.eval.beta, config.eval.precision)
+    plain = plain_findings(found, samples, config, seconds)
     plot_curves(run.path / "curves.png", place.history)
     if trainer.gradients.rows:
         plot_gradients(run.path / "gradients.png", trainer.gradients.rows)
@@ -277,7 +279,9 @@ def _finish(trainer: Trainer) -> None:
         if picture.image is not None:
             picture.save(run.path / "pictures" / f"{picture.path.stem}.jpg")
     run.write_results({**plain, "best_epoch": place.best[1], "train_seconds": round(place.seconds, 1)})
-    print_metric(result, config, console, f"best.ckpt (epoch {place.best[1]})")
+    print_findings(found, config, console, f"best.ckpt (epoch {place.best[1]})")
+    ids = trainer.prepared.splits[1].category_ids
+    write_findings(FindingsFiles(run.worst, run.detections), found, samples, detections, ids, console)
     where = "the training images themselves (overfit)" if config.overfit else "validation"
     console.say(
         f"AP {result.numbers['AP']:.3f}, AP50 {result.numbers['AP50']:.3f} on {where}; trained "

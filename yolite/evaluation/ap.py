@@ -44,7 +44,8 @@ def average_precision(right: Floats, wrong: Floats, objects: float) -> float:
     """Return COCO's AP: the mean over 101 recall levels of the best precision at this recall or above.
 
     Args:
-        right, wrong: [D] weights (1 or 0, or more) of the detections, best first; one of the two is 0.
+        right: [D] the weight (1, or more) of each right detection, 0 elsewhere; best first.
+        wrong: [D] the same of each wrong one.
         objects: Their number, or the sum of their weights.
 
     Returns:

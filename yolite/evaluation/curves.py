@@ -1,7 +1,7 @@
 """What a confidence threshold does: precision, recall and F over it, the one to deploy, confusion, calibration.
 
-Everything is read off one `Matching` (one IoU, one maxDets). A box is shown when its score is above the confidence, as in
-`yolite.postprocess`; the confidences tried are 0.000, 0.001 … 0.999, so a number given for 0.387 is that of
+Everything is read off one `Matching` (one IoU, one maxDets). A box is shown when its score is above the confidence, as
+in `yolite.postprocess`; the confidences tried are 0.000, 0.001 … 0.999, so a number given for 0.387 is that of
 `yolite detect --conf 0.387`.
 """
 
@@ -169,7 +169,7 @@ class Calibration:
         boxes: [BINS] boxes above `CALIBRATED_FROM` with a score in each tenth.
         score: [BINS] their mean score, 0 where there is none.
         right: [BINS] the share of right ones, 0 where there is none.
-        error: Expected calibration error: the mean over the boxes of |score − right| of their tenth; None without boxes.
+        error: Expected calibration error: mean over the boxes of |score − right| of their tenth; None without boxes.
     """
 
     boxes: Ints

@@ -1,7 +1,8 @@
 """Where the AP goes: each wrong box and each missed object gets one reason, and what mending it would give back.
 
 After TIDE (Bolya et al., arXiv 2008.08115, section 2.2), with its foreground IoU t_f (the matching's, 0.5) and
-background IoU t_b = 0.1. The AP is AP at t_f. Mending one kind leaves the others as they are, so the figures do not add up.
+background IoU t_b = 0.1. The AP is AP at t_f. Mending one kind leaves the others as they are, so the figures do not
+add up.
 """
 
 from __future__ import annotations
@@ -118,9 +119,9 @@ def error_split(matching: Matching) -> ErrorSplit:
 
     Cls: the class becomes that of the object, Loc: the box becomes the object's; of two boxes that then have one object
     the lower-scored goes. Both, Dupe, Bkg: the boxes go. Miss: the objects go. (The authors' program, tidecv 1.0.1, has
-    the same kinds, and the same gains of Both, Dupe, Bkg and Miss. Against the paper's words its Cls and Loc boxes never
-    take an object from a lower-scored right one, nor one that a higher-scored box of the other kind wants: it gives
-    back less for them.)
+    the same kinds, and the same gains of Both, Dupe, Bkg and Miss. Against the paper's words its Cls and Loc boxes
+    never take an object from a lower-scored right one, nor one that a higher-scored box of the other kind wants: it
+    gives back less for them.)
     """
     kind, thing = _kinds(matching)
     right, counts, objects = matching.right(), ~matching.ignored[0], matching.objects()
