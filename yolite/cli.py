@@ -129,6 +129,21 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="COCO results json of one detector")],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="and of another, on the same images")],
+    data: Annotated[str, typer.Option(help="the truth: YAML, COCO json, VOC root or folder")],
+    words: Words = None,
+    split: Annotated[str, typer.Option(help="role: train, val or test")] = "val",
+    json: Json = None,
+) -> None:
+    """Say which classes, sizes and pictures got better or worse, and whether the difference is real."""
+    from yolite.commands.compare import compare_results
+
+    compare_results(a, b, split, _options(data__source=data), words or [], json)
+
+
+@app.command()
 def detect(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="image files, folders, patterns")],
     weights: Annotated[str, typer.Option(help="checkpoint or run folder (its best)")],

@@ -19,6 +19,8 @@ RECALLS = np.linspace(0.0, 1.0, 101)
 class Ranked:
     """The detections (D) of one class in the order in which the metric takes them: best first, of equals the first.
 
+    Those after the last right one are left out: they change no AP.
+
     Attributes:
         image: [D].
         right, wrong: [T, D]; neither: ignored.
@@ -37,41 +39,42 @@ def rank(matching: Matching, label: int) -> Ranked:
     rows = rows[np.argsort(-matching.score[rows], kind="stable")]
     hit, ignored = matching.match[:, rows] >= 0, matching.ignored[:, rows]
     objects = matching.truth_image[(matching.truth_label == label) & ~matching.truth_ignored]
-    return Ranked(matching.image[rows], hit & ~ignored, ~hit & ~ignored, objects)
+    right = hit & ~ignored
+    last = np.flatnonzero(right.any(0))
+    end = int(last[-1]) + 1 if len(last) else 0
+    return Ranked(matching.image[rows][:end], right[:, :end], (~hit & ~ignored)[:, :end], objects)
 
 
-def average_precision(right: Floats, wrong: Floats, objects: float) -> float:
+def average_precision(right: Floats, wrong: Floats, objects: float) -> Floats:
     """Return COCO's AP: the mean over 101 recall levels of the best precision at this recall or above.
 
     Args:
-        right: [D] the weight (1, or more) of each right detection, 0 elsewhere; best first.
-        wrong: [D] the same of each wrong one.
+        right: [T, D] the weight (1, or more) of each right detection, 0 elsewhere; best first.
+        wrong: [T, D] the same of each wrong one.
         objects: Their number, or the sum of their weights.
 
     Returns:
-        0 to 1; −1 without objects.
+        [T], 0 to 1; −1 without objects.
     """
     if objects <= 0:
-        return -1.0
-    hits, misses = np.cumsum(right, dtype=np.float64), np.cumsum(wrong, dtype=np.float64)
+        return np.full(len(right), -1.0)
+    hits, misses = (np.cumsum(part, axis=1, dtype=np.float64) for part in (right, wrong))
     precision = hits / (hits + misses + np.spacing(1))
-    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    return float(best[np.searchsorted(hits / objects, RECALLS, side="left")].mean())
+    best = np.zeros((len(right), right.shape[1] + 1))  # the last: a recall that is not reached
+    best[:, :-1] = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    recall = hits / objects
+    return np.array([b[np.searchsorted(r, RECALLS, side="left")].mean() for b, r in zip(best, recall, strict=True)])
 
 
-def class_ap(ranked: Ranked, weights: Floats | None = None) -> Floats:
+def class_ap(ranked: Ranked, weights: Floats) -> Floats:
     """Return [T]: the AP of a class at each IoU threshold, −1 without objects.
 
     Args:
         ranked: Its detections.
-        weights: [images] how often each image counts; None: once.
+        weights: [images] how often each image counts.
     """
-    if weights is None:
-        weights = np.ones(1 + max([-1, *ranked.image.tolist(), *ranked.objects.tolist()]))
-    own, objects = weights[ranked.image], float(weights[ranked.objects].sum())
-    return np.array([
-        average_precision(r * own, w * own, objects) for r, w in zip(ranked.right, ranked.wrong, strict=True)
-    ])  # fmt: skip
+    own = weights[ranked.image]
+    return average_precision(ranked.right * own, ranked.wrong * own, float(weights[ranked.objects].sum()))
 
 
 def mean_ap(values: Floats) -> float:

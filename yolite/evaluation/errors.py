@@ -88,8 +88,8 @@ def _ap(matching: Matching, label: Ints, right: Bools, counts: Bools, objects: I
     values = []
     for k in range(len(matching.names)):
         rows = np.flatnonzero(counts & (label == k))
-        hit = right[rows[np.argsort(-matching.score[rows], kind="stable")]].astype(np.float64)
-        values.append(average_precision(hit, 1 - hit, int(objects[k])))
+        hit = right[rows[np.argsort(-matching.score[rows], kind="stable")]].astype(np.float64)[None]
+        values.append(average_precision(hit, 1 - hit, int(objects[k]))[0])
     return mean_ap(np.array(values))
 
 

@@ -138,7 +138,7 @@ def _choose(
 
 def match(
     samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str],
-    iou: Sequence[float] = (IOU,), max_det: int = MAX_DET, size: tuple[float, float] = ANY_SIZE,
+    iou: Sequence[float] | Floats = (IOU,), max_det: int = MAX_DET, size: tuple[float, float] = ANY_SIZE,
 ) -> Matching:  # fmt: skip
     """Match the detections of a split to its objects.
 
@@ -168,8 +168,7 @@ def match(
         for name, value in part.items():
             parts.setdefault(name, []).append(value)
     if not parts:
-        none = Sample(None, (0, 0), torch.zeros(0, 4), *_nothing(), id=0)
-        parts = {k: [v] for k, v in _one(0, none, _none_found(none), thresholds, max_det, size).items()}
+        parts = {k: [v] for k, v in _one(0, *_nothing(), thresholds, max_det, size).items()}
     joined = {name: np.concatenate(values, -1 if values[0].ndim == 2 and name in _BY_THRESHOLD else 0)
               for name, values in parts.items()}  # fmt: skip
     near = Pairs(joined.pop("near_detection"), joined.pop("near_object"), joined.pop("near_iou"))
@@ -179,15 +178,12 @@ def match(
 _BY_THRESHOLD = ("match", "ignored", "found_by")
 
 
-def _nothing() -> tuple[torch.Tensor, ...]:
-    """Return labels, iscrowd, area and difficult of no box."""
-    return (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool), torch.zeros(0),
-            torch.zeros(0, dtype=torch.bool))  # fmt: skip
-
-
-def _none_found(sample: Sample) -> Detections:
-    """Return no detection."""
-    return Detections(sample.boxes, sample.area, sample.labels, sample.size)
+def _nothing() -> tuple[Sample, Detections]:
+    """Return an image without objects and detections."""
+    boxes, area = torch.zeros(0, 4), torch.zeros(0)
+    labels, flags = area.long(), area.bool()
+    sample = Sample(None, (0, 0), boxes, labels, flags, area, flags, 0)
+    return sample, Detections(boxes, area, labels, (0, 0))
 
 
 def _one(
