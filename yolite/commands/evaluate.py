@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from yolite.build import build_dataset, build_device, build_preprocess, load_split
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
 from yolite.commands.common import check_classes, settings_of_use
-from yolite.commands.findings import findings_files, plain_findings, print_findings, write_findings
+from yolite.commands.findings import findings_files, plain_findings, print_findings, say_report, write_findings
+from yolite.commands.story import history_of, tell_results, tell_run
 from yolite.config import Config, load_config, make_config, merge, replace_setting
 from yolite.console import Console
 from yolite.data.dataset import Split
@@ -20,17 +22,18 @@ from yolite.evaluation.analysis import analyse
 from yolite.evaluation.coco import CocoResult, coco_metric
 from yolite.evaluation.evaluate import evaluate
 from yolite.evaluation.results import read_results
-from yolite.files import check_writable, write_json
+from yolite.files import write_json
 from yolite.inference import Inference
 from yolite.postprocess import Thresholds
 from yolite.processes import Processes, join, leave
+from yolite.report.evaluation import write_report
 from yolite.structures import Batch, Detections, Sample
 
 Seconds = dict[str, float]
 
 
 def evaluate_weights(
-    weights: str, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None
+    weights: str, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None, report: Path | None
 ) -> None:
     """Run a checkpoint over a split, print its metric and what there is to learn from it.
 
@@ -39,9 +42,7 @@ def evaluate_weights(
     """
     why = "the weights have their own; data, eval, imgsz and device can be chosen"
     settings = settings_of_use(words, ["data", "eval", "imgsz", "device"], "evaluate --weights", why)
-    if json:
-        check_writable(json, "--json")
-    files = findings_files(json)
+    files = findings_files(json, report)
     content = load_checkpoint(find_weights(weights))
     stored = content["config"]
     if "data" in options:
@@ -65,6 +66,12 @@ def evaluate_weights(
     write_findings(files, found, data.samples, detections, data.category_ids, console)
     if json:
         write_json(json, plain)
+    if report:
+        history = history_of(Path(weights), content)
+        if not history:
+            console.say("no epoch of this run is finished: the report has no curves of the training")
+        story = tell_run(f"{weights} on {split}", content, history, [data], config, plain["seconds"])
+        say_report(report, write_report(report, story, found, data.samples), console)
 
 
 def _detect(
@@ -95,7 +102,7 @@ def _detect(
 
 
 def evaluate_results(
-    results: Path, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None
+    results: Path, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None, report: Path | None
 ) -> None:
     """Score any tool's COCO results file, and say what there is to learn from it.
 
@@ -109,11 +116,12 @@ def evaluate_results(
     settings_of_use(words, ["data", "eval.beta", "eval.precision"], "evaluate --results", why)
     if useless := sorted(options.keys() - {"data"}):
         raise UserError(f"evaluate --results has no use for --{'batch' if useless[0] == 'eval' else useless[0]}: {why}")
-    if json:
-        check_writable(json, "--json")
-    files = findings_files(json)
+    files = findings_files(json, report)
     config = load_config(None, None, options, words)
-    data = load_split(build_dataset(config, console), split, console, need_images=False, need_sizes=False)
+    dataset = build_dataset(config, console)
+    data = load_split(dataset, split, console, need_images=False, need_sizes=False)
+    if report:
+        data = _with_images(dataset.read(split), data)
     detections = read_results(results, data.samples, data.category_ids)
     result = coco_metric(data.samples, detections, data.names)
     found = analyse(data.samples, detections, result, data.names, config.eval.beta, config.eval.precision)
@@ -124,3 +132,15 @@ def evaluate_results(
     write_findings(files, found, data.samples, None, data.category_ids, console)
     if json:
         write_json(json, plain_findings(found, data.samples, config, None))
+    if report:
+        say_report(report, write_report(report, tell_results(results, data, config), found, data.samples), console)
+
+
+def _with_images(read: Split, data: Split) -> Split:
+    """Return the split with the image files that are there; what is judged stays as it is."""
+    there = {sample.id: sample for sample in read.samples}
+    samples = [
+        replace(s, path=there[s.id].path, size=there[s.id].size) if s.path is None and s.id in there else s
+        for s in data.samples
+    ]
+    return replace(data, samples=samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import json as json_text
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,12 +97,18 @@ class FindingsFiles:
     detections: Path
 
 
-def findings_files(beside: Path | None) -> FindingsFiles:
+def findings_files(json: Path | None, report: Path | None) -> FindingsFiles:
     """Return files beside the first of --json and --report that was given, else in a folder runs/evaluate-N.
 
     Raises:
-        UserError: they cannot be written beside it.
+        UserError: --json or --report, or the files beside it, cannot be written; the report is no .html.
     """
+    for flag, path in (("--json", json), ("--report", report)):
+        if path is not None:
+            check_writable(path, flag)
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--report {report}: the report is a .html")
+    beside = json or report
     if beside is None:
         folder = free_run_folder(Path("runs"), "evaluate")
         return FindingsFiles(folder / "worst.json" if can_make(folder) else None, folder / "detections.json")
@@ -142,4 +148,9 @@ def write_findings(
 def _write(path: Path, content: Any) -> None:
     """Write JSON without spaces: these files can be long."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(json.dumps(content, separators=(",", ":")).encode()))
+    write_atomically(path, lambda file: file.write(json_text.dumps(content, separators=(",", ":")).encode()))
+
+
+def say_report(path: Path, size: int, console: Console) -> None:
+    """Say where the report is."""
+    console.say(f"report: {path} ({size / 2**20:.1f} MB, one file, needs no network)")
