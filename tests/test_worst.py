@@ -13,6 +13,7 @@ from yolite.evaluation.analysis import Analysis, analyse, to_plain
 from yolite.evaluation.coco import coco_metric
 from yolite.evaluation.results import read_results, results_rows, worst_file
 from yolite.evaluation.worst import doubts
+from yolite.sources import image_paths
 from yolite.structures import Detections, Sample
 
 A, B, C, D = ([100.0 * i, 0, 100.0 * i + 40, 40] for i in range(4))
@@ -101,3 +102,17 @@ def test_ids_that_stand_for_two_images(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text("[]")
     with pytest.raises(UserError, match="several images"):
         read_results(tmp_path / "r.json", samples, [1])
+
+
+def test_detect_takes_the_file_as_a_list(tmp_path: Path) -> None:
+    content = worst_file([sample([A], [0], ident=n) for n in (7, 8, 9)], three_pictures().worst, ["a", "b"], [1, 2], {})
+    path = tmp_path / "worst.json"
+    path.write_text(json.dumps(content))
+    assert image_paths([path]) == [tmp_path / "8", tmp_path / "9"]
+    content["images"][0]["file_name"] = "/elsewhere/x.jpg"
+    path.write_text(json.dumps(content))
+    assert image_paths([path])[0] == Path("/elsewhere/x.jpg")
+    for wrong in ("[]", "{}", '{"images": []}', '{"images": [{"id": 1}]}'):
+        path.write_text(wrong)
+        with pytest.raises(UserError, match="no list of images"):
+            image_paths([path])

@@ -23,7 +23,7 @@ from yolite.report.pictures import Album
 from yolite.report.svg import COLOURS, Chart
 from yolite.structures import Sample
 
-PICTURES, CROPS = 36, 48
+PICTURES, CROPS = 24, 48
 """So many of the worst pictures, and of the labels to check, are shown."""
 SIDE, CROP_SIDE = 480, 200
 """Their largest side, px."""
@@ -89,6 +89,7 @@ def write_report(path: Path, story: Story, found: Analysis, samples: Sequence[Sa
         "start": found.confidence,
         "step": step / len(CONFIDENCES),
         "beta": found.beta,
+        "f": f"F{found.beta:g}",
         "objects": found.curves.objects.tolist(),
         "right": found.curves.right[:, ::step].tolist(),
         "wrong": found.curves.wrong[:, ::step].tolist(),
@@ -120,7 +121,7 @@ def _gallery_entry(picture: Picture, found: Analysis, samples: Sequence[Sample],
             if m.score[r] > BOXES_FROM][:BOXES]  # fmt: skip
     right, wrong = m.right(), m.wrong()
     return {
-        "shown": shown, "name": str(sample.path or sample.id), "picture": picture,
+        "shown": shown, "name": _name(sample), "where": str(sample.path or sample.id),
         "objects": [
             {"b": shown.share(_box(m.truth_boxes[t])), "k": int(m.truth_label[t]), "x": bool(m.truth_ignored[t])}
             for t in things
@@ -138,12 +139,17 @@ def _box(row: Any) -> tuple[float, float, float, float]:
     return x1, y1, x2, y2
 
 
+def _name(sample: Sample) -> str:
+    """Return a short name of an image."""
+    return sample.path.name if sample.path else str(sample.id)
+
+
 def _crops(found: Analysis, samples: Sequence[Sample], album: Album) -> list[dict[str, Any]]:
     """Return the labels to check, each with what is around it; of every kind some."""
     every = doubts(found.worst)
-    each = [[f for f in every if f.doubt == kind] for kind in DOUBTS]
+    each = sorted(([f for f in every if f.doubt == kind] for kind in DOUBTS), key=len)
     room, chosen = CROPS, list[Finding]()
-    for place, some in enumerate(each):
+    for place, some in enumerate(each):  # what the shorter lists leave goes to the longer ones
         share = room // (len(each) - place)
         chosen += some[:share]
         room -= min(share, len(some))
@@ -153,7 +159,7 @@ def _crops(found: Analysis, samples: Sequence[Sample], album: Album) -> list[dic
     return [
         {"finding": f, "shown": shown, "box": shown.share(f.box) if shown else None, "label": names[f.label],
          "other": names[f.other] if f.other is not None else "",
-         "name": str(samples[f.image].path or samples[f.image].id)}
+         "name": _name(samples[f.image]), "where": str(samples[f.image].path or samples[f.image].id)}
         for f, shown in sorted(crops, key=lambda pair: (list(DOUBTS).index(pair[0].doubt), -(pair[0].score or 0)))
     ]  # fmt: skip
 
@@ -179,8 +185,11 @@ def _matrix(found: Analysis) -> dict[str, Any]:
     rows = []
     for place in places:
         most = max(1, int(table[place].max()))
-        cells = [{"n": int(table[place, c]), "shade": round((float(table[place, c]) / most) ** 0.5, 2),
-                  "right": place == c, "of": names[c] if c < len(names) else "background"} for c in places]  # fmt: skip
+        cells = [
+            {"n": int(table[place, c]), "shade": round((float(table[place, c]) / most) ** 0.5, 2),
+             "right": place == c < len(names), "of": names[c] if c < len(names) else "background"}
+            for c in places
+        ]  # fmt: skip
         rows.append({"name": names[place] if place < len(names) else "background", "cells": cells})
     return {"rows": rows, "names": [row["name"] for row in rows], "classes": len(chosen)}
 

@@ -53,7 +53,7 @@
     lines.forEach(function (line, i) { add(f.layer, "text", {"class": "says", x: left + 5, y: f.top + 16 + 15 * i}, line); });
   }
 
-  var threshold = frame("threshold"), pr = frame("pr"), names = ["precision", "recall", "F"];
+  var threshold = frame("threshold"), pr = frame("pr"), names = ["precision", "recall", data.f];
   var key = document.createElement("div");
   key.className = "legend";
   names.forEach(function (name, i) {
@@ -62,6 +62,9 @@
     span.appendChild(document.createTextNode(name));
   });
   threshold.svg.after(key);
+  var here = document.createElement("div");
+  here.className = "legend here";
+  key.after(here);
 
   function drawThreshold() {
     threshold.layer.textContent = "";
@@ -72,7 +75,10 @@
     lines.forEach(function (points, n) { curve(threshold, points, "s" + (n + 1)); });
     var x = threshold.x(confidence), now = rates(counts(chosen, place(confidence)));
     add(threshold.layer, "line", {"class": "mark", x1: x, x2: x, y1: threshold.top, y2: threshold.bottom});
-    says(threshold, x, ["confidence " + confidence.toFixed(3)].concat(names.map(function (name, i) { return name + " " + text(now[i]); })));
+    now.forEach(function (value, n) {
+      if (value !== null) { add(threshold.layer, "circle", {"class": "s" + (n + 1), cx: x, cy: threshold.y(value), r: 4}); }
+    });
+    here.textContent = "at " + confidence.toFixed(3) + ": " + names.map(function (name, i) { return name + " " + text(now[i]); }).join(", ");
   }
 
   function prLine() { // precision and confidence at 101 recalls, of a class or the mean of all that have objects
