@@ -18,15 +18,15 @@ from pathlib import Path
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
-         "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--virtual-time-budget=6000"]  # fmt: skip
-PHONE, DESK, TALL = 390, 1280, 9000
+         "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--virtual-time-budget=20000"]  # fmt: skip
+PHONE, DESK, TALL = 390, 1280, 11000
 
 PROBE = r"""
 <script>
 window.addEventListener("load", function () {
   function all(query, read) { return Array.from(document.querySelectorAll(query)).map(read); }
   function text(node) { return node.textContent; }
-  function wait(then) { requestAnimationFrame(function () { requestAnimationFrame(then); }); }
+  function wait(then) { setTimeout(then, 200); }
   function by(id) { return document.getElementById(id); }
   function numbers() {
     return {

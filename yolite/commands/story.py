@@ -83,7 +83,7 @@ def _changed(config: Config) -> list[tuple[str, str]]:
     """Return the settings that are not those of a run of the same model without any wish."""
     defaults = dict(flatten(to_plain(make_config({"model": to_plain(config)["model"]}))))
     return [(key, str(value)) for key, value in flatten(to_plain(config))
-            if key not in ROWS and (key.startswith("model.code.anchors") or defaults.get(key) != value)]  # fmt: skip
+            if key not in ROWS and (key == "model.code.anchors" or defaults.get(key) != value)]  # fmt: skip
 
 
 def _boxes(splits: Sequence[Split], config: Config) -> BoxTable | None:

@@ -141,12 +141,13 @@
   }
 
   var waiting = false;
+  function draw() { waiting = false; drawTable(); drawThreshold(); drawGallery(); }
   function move(value) {
     confidence = Math.max(0, Math.min(0.99, Math.round(value / data.step) * data.step));
     sliders.forEach(function (slider) { slider.value = confidence; });
     if (waiting) { return; }
     waiting = true;
-    requestAnimationFrame(function () { waiting = false; drawTable(); drawThreshold(); drawGallery(); });
+    setTimeout(draw, 15); // a slider tells more often than a screen shows; a page in the background has no frames
   }
   sliders.forEach(function (slider) { slider.addEventListener("input", function () { move(+slider.value); }); });
   document.getElementById("reset").addEventListener("click", function () { move(data.start); });
