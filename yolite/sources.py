@@ -52,8 +52,9 @@ def _listed(file: Path) -> list[Path]:
     """
     content = read_json(file)
     images = content.get("images") if isinstance(content, dict) else None
-    names = [image.get("file_name") for image in images if isinstance(image, dict)] if isinstance(images, list) else []
-    if not names or not all(isinstance(name, str) for name in names):
+    entries = [image if isinstance(image, dict) else {} for image in images] if isinstance(images, list) else []
+    names = [name for entry in entries if isinstance(name := entry.get("file_name"), str)]
+    if not names or len(names) < len(entries):
         raise UserError(f"source {file} is no list of images (a COCO json with images and their file_name)")
     folder = file.parent / "images" if (file.parent / "images").is_dir() else file.parent
     return [folder / name for name in names]
