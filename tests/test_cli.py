@@ -47,7 +47,8 @@ def weights(tmp_path: Path) -> Path:
         (["evaluate"], "needs either --weights W or --results"),
         (["evaluate", "--weights", "no.ckpt"], "do not exist"),
         (["evaluate", "--results", "no.json"], "--results needs --data"),
-        (["evaluate", "--weights", "w", "--report", "r.html"], "--report is not there yet"),
+        (["evaluate", "--weights", "w", "--report", "r.pdf"], "the report is a .html"),
+        (["compare", "a.json", "b.json"], "Missing option '--data'"),
         (["detect", "a.jpg"], "--weights"),
         (["detect", "no.jpg", "--weights", "no.ckpt"], "source no.jpg does not exist"),
         (["detect", "--weights", "no.ckpt"], "SOURCE"),
@@ -206,7 +207,7 @@ def test_help_is_fast_and_does_not_import_torch() -> None:
 
 
 def test_every_verb_has_help(cli) -> None:
-    for verb in ("train", "evaluate", "detect", "anchors", "summary", "runs", "tune"):
+    for verb in ("train", "evaluate", "detect", "anchors", "summary", "runs", "tune", "compare"):
         status, out, _ = cli(verb, "--help")
         assert status == 0
         assert "--help" in out

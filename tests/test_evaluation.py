@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from yolite.errors import UserError
-from yolite.evaluation.coco import NUMBERS, coco_metric, read_results
+from yolite.evaluation.coco import NUMBERS, coco_metric
+from yolite.evaluation.results import read_results
 from yolite.structures import Detections, Sample
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from yolite.checkpoint import load_checkpoint
+from yolite.evaluation.coco import NUMBERS
 from yolite.predictor import Predictor
 from yolite.training.ema import EMA
 from yolite.training.optim import build_optimizer, learning_rate
@@ -51,15 +52,33 @@ def test_learns_eight_images_by_heart(cli, shapes: Path, tmp_path: Path) -> None
     results = json.loads((run / "results.json").read_text())
     assert results["AP50"] > 0.95
     assert results["AP"] > 0.7
-    assert {"config.yaml", "metrics.jsonl", "last.ckpt", "best.ckpt", "results.json", "log.txt", "curves.png"} <= {
-        p.name for p in run.iterdir()
-    }
+    assert {
+        "config.yaml",
+        "metrics.jsonl",
+        "last.ckpt",
+        "best.ckpt",
+        "results.json",
+        "log.txt",
+        "curves.png",
+        "report.html",
+        "worst.json",
+        "detections.json",
+    } <= {p.name for p in run.iterdir()}
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in rows] == list(range(1, 61))
     assert {"step", "seconds", "lr", "loss_box", "loss_objectness", "loss_classes", "AP", "AP50"} <= set(rows[0])
+    assert (run / "report.html").read_text().count('<circle class="s1 ringed"') == 3  # anchors of the first level
     # the three ways to ask give the same answer
     status, _, err = cli("evaluate", "--weights", run, "--json", tmp_path / "e.json", "--split", "train")
     assert status == 0, err
+    # … and so does the file of detections, as any tool's
+    words = ("--data", shapes, "--split", "train", "--json", tmp_path / "r.json")
+    status, _, err = cli("evaluate", "--results", tmp_path / "e-detections.json", *words)
+    assert status == 0, err
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("e.json", "r.json"))
+    for key in (*NUMBERS, "threshold", "curves", "confusion", "errors", "calibration", "frequency"):
+        assert first[key] == second[key], key
+    assert first["per_class"] == second["per_class"]
     found = list(Predictor(run).predict(shapes.parent / "images" / "train", conf=0.3))
     assert len(found) == 16
     assert sum(len(r.boxes) for r in found[:8]) >= 8

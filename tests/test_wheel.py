@@ -22,7 +22,7 @@ def test_a_wheel_carries_configs_and_data_and_trains_elsewhere(tmp_path: Path) -
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
-    assert "yolite/_shipped/configs/yolite-n.yaml" in names
+    assert {"yolite/_shipped/configs/yolite-n.yaml", "yolite/report/templates/page.html"} <= set(names)
     shipped = {f"yolite/_shipped/data/{p.name}" for p in (ROOT / "data").glob("*.yaml")}
     assert {n for n in names if n.startswith("yolite/_shipped/data/")} == shipped
     assert not [n for n in names if "generated" in n or n.startswith("tests")]

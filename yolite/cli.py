@@ -112,20 +112,33 @@ def evaluate(
     batch: Batch = None,
     device: Device = None,
     json: Json = None,
-    report: Annotated[Path | None, typer.Option(help="not there yet")] = None,
+    report: Annotated[Path | None, typer.Option(help="write everything on one page here (.html)")] = None,
 ) -> None:
-    """Print the 12 COCO numbers and each class's AP, by pycocotools."""
-    if report is not None:
-        raise UserError("--report is not there yet: use --json")
+    """Print the 12 COCO numbers, the threshold to deploy, where the AP goes, and the worst pictures."""
     if (weights is None) == (results is None):
         raise UserError("evaluate needs either --weights W or --results FILE.json")
     from yolite.commands.evaluate import evaluate_results, evaluate_weights
 
     options = _options(data__source=data, imgsz=imgsz, eval__batch=batch, device=device)
     if results is not None:
-        evaluate_results(results, split, options, words or [], json)
+        evaluate_results(results, split, options, words or [], json, report)
     else:
-        evaluate_weights(str(weights), split, options, words or [], json)
+        evaluate_weights(str(weights), split, options, words or [], json, report)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="COCO results json of one detector")],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="and of another, on the same images")],
+    data: Annotated[str, typer.Option(help="the truth: YAML, COCO json, VOC root or folder")],
+    words: Words = None,
+    split: Annotated[str, typer.Option(help="role: train, val or test")] = "val",
+    json: Json = None,
+) -> None:
+    """Say which classes, sizes and pictures got better or worse, and whether the difference is real."""
+    from yolite.commands.compare import compare_results
+
+    compare_results(a, b, split, _options(data__source=data), words or [], json)
 
 
 @app.command()

@@ -284,6 +284,15 @@ class EvalConfig(_Section):
     iou: float = Field(0.65, ge=0, le=1, description="NMS threshold")
     max_det: int = Field(100, ge=1, description="most boxes an image")
     batch: int = Field(16, ge=1, description="images at once")
+    beta: float = Field(
+        1.0, gt=0, le=100, description="the threshold to deploy has the best F-beta; above 1: recall first"
+    )
+    precision: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="the threshold to deploy is the lowest with this precision (beta is not used then)",
+    )
 
 
 class Config(_Section):

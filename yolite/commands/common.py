@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from yolite.config import Config, load_config, parse_imgsz, parse_words
+from yolite.config import load_config, parse_imgsz, parse_words
 from yolite.console import Console
 from yolite.errors import UserError
-from yolite.evaluation.coco import NUMBERS, CocoResult
 from yolite.structures import Size
 
 
@@ -63,12 +62,3 @@ def check_classes(names: list[str], other: list[str], weights: str, data: str, c
     if names != other:
         pairs = [f"{a} / {b}" for a, b in zip(names, other, strict=True) if a != b]
         console.warn(f"class names of weights and data differ: {', '.join(pairs[:5])}")
-
-
-def print_metric(result: CocoResult, config: Config, console: Console, title: str) -> None:
-    """Print the 12 numbers and each class's AP, with the thresholds they were measured at."""
-    e = config.eval
-    console.table(f"{title}: {result.images} images", list(NUMBERS), [[f"{result.numbers[n]:.3f}" for n in NUMBERS]])
-    rows = [[c.name, str(c.objects), f"{c.AP:.3f}", f"{c.AP50:.3f}"] for c in result.per_class]
-    console.table("by class", ["class", "objects", "AP", "AP50"], rows)
-    console.say(f"pycocotools; confidence {e.conf}, NMS IoU {e.iou}, at most {e.max_det} boxes an image; -1: no object")

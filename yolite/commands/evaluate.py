@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from yolite.build import build_dataset, build_device, build_preprocess, load_split
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
-from yolite.commands.common import check_classes, print_metric, settings_of_use
-from yolite.config import load_config, make_config, merge
+from yolite.commands.common import check_classes, settings_of_use
+from yolite.commands.findings import findings_files, plain_findings, print_findings, say_report, write_findings
+from yolite.commands.story import history_of, tell_results, tell_run
+from yolite.config import Config, load_config, make_config, merge, replace_setting
 from yolite.console import Console
+from yolite.data.dataset import Split
 from yolite.data.loader import plain_batches
 from yolite.data.pictures import Pictures
 from yolite.errors import UserError
-from yolite.evaluation.coco import coco_metric, read_results
-from yolite.evaluation.evaluate import evaluate, to_json
-from yolite.files import check_writable, write_json
+from yolite.evaluation.analysis import analyse
+from yolite.evaluation.coco import CocoResult, coco_metric
+from yolite.evaluation.evaluate import evaluate
+from yolite.evaluation.results import read_results
+from yolite.files import write_json
 from yolite.inference import Inference
 from yolite.postprocess import Thresholds
-from yolite.processes import join, leave
+from yolite.processes import Processes, join, leave
+from yolite.report.evaluation import write_report
 from yolite.structures import Batch, Detections, Sample
+
+Seconds = dict[str, float]
 
 
 def evaluate_weights(
-    weights: str, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None
+    weights: str, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None, report: Path | None
 ) -> None:
-    """Run a checkpoint over a split and print its metric.
+    """Run a checkpoint over a split, print its metric and what there is to learn from it.
 
     Raises:
         UserError: weights or data cannot be read, or do not belong together.
     """
     why = "the weights have their own; data, eval, imgsz and device can be chosen"
     settings = settings_of_use(words, ["data", "eval", "imgsz", "device"], "evaluate --weights", why)
-    if json:
-        check_writable(json, "--json")
+    files = findings_files(json, report)
     content = load_checkpoint(find_weights(weights))
     stored = content["config"]
     if "data" in options:
@@ -43,11 +51,35 @@ def evaluate_weights(
     config = make_config(stored, {"device": "auto"}, options, settings)
     processes = join()
     console = Console(quiet=not processes.main)
-    device = build_device(config.device, processes)
+    config = replace_setting(config, "device", str(build_device(config.device, processes)))
     data = load_split(build_dataset(config, console), split, console)
     check_classes(content["names"], data.names, weights, config.data.source, console)
+    result, detections, seconds = _detect(content, config, data, console, processes)
+    leave(processes)
+    if not processes.main:
+        return
+    found = analyse(data.samples, detections, result, data.names, config.eval.beta, config.eval.precision)
+    print_findings(found, config, console, f"{weights} on {split}")
+    plain = plain_findings(found, data.samples, config, seconds)
+    per_image = ", ".join(f"{name} {1000 * value:.1f}" for name, value in plain["seconds"].items())
+    console.say(f"ms an image on {config.device}: {per_image}")
+    write_findings(files, found, data.samples, detections, data.category_ids, console)
+    if json:
+        write_json(json, plain)
+    if report:
+        history = history_of(Path(weights), content)
+        if not history:
+            console.say("no epoch of this run is finished: the report has no curves of the training")
+        story = tell_run(f"{weights} on {split}", content, history, [data], config, plain["seconds"])
+        say_report(report, write_report(report, story, found, data.samples), console)
+
+
+def _detect(
+    content: Mapping[str, Any], config: Config, data: Split, console: Console, processes: Processes
+) -> tuple[CocoResult, list[Detections], Seconds]:
+    """Detect on a split; return the metric, the detections (on the main process) and the seconds by stage."""
     preprocess = build_preprocess(config)
-    inference = Inference(restore_detector(content), preprocess, device)
+    inference = Inference(restore_detector(content), preprocess, build_device(config.device))
     limits = Thresholds(config.eval.conf, config.eval.iou, config.eval.max_det, best_class=False)
     pictures = Pictures(data.samples, preprocess)
     bad: list[str] = []
@@ -60,26 +92,19 @@ def evaluate_weights(
 
     with console.track("evaluating") as progress:
         batches = plain_batches(pictures, config.eval.batch, report, processes.share(range(len(pictures))))
-        result, _, reading = evaluate(batches, detect, data.samples, data.names, progress, processes)
+        result, detections, reading = evaluate(batches, detect, data.samples, data.names, progress, processes)
     bad = [line for part in processes.gather(bad) for line in part]
     if bad:
         console.warn(f"{len(bad)} images could not be read and count as not detected on (first: {bad[0]})")
     seconds = {**inference.seconds, "decode": reading.get("decode", 0.0)}
     seconds["preprocess"] += reading.get("preprocess", 0.0)
-    seconds = dict(zip(seconds, processes.sum(list(seconds.values())), strict=True))
-    leave(processes)
-    print_metric(result, config, console, f"{weights} on {split}")
-    plain = to_json(result, config.eval.conf, config.eval.iou, config.eval.max_det, seconds)
-    per_image = ", ".join(f"{name} {1000 * value:.1f}" for name, value in plain["seconds"].items())
-    console.say(f"ms an image on {device}: {per_image}")
-    if json and processes.main:
-        write_json(json, plain)
+    return result, detections, dict(zip(seconds, processes.sum(list(seconds.values())), strict=True))
 
 
 def evaluate_results(
-    results: Path, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None
+    results: Path, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None, report: Path | None
 ) -> None:
-    """Score any tool's COCO results file.
+    """Score any tool's COCO results file, and say what there is to learn from it.
 
     Raises:
         UserError: the file or the data cannot be read, or do not belong together.
@@ -87,18 +112,35 @@ def evaluate_results(
     console = Console()
     if "data" not in options:
         raise UserError("--results needs --data: the truth that the results are scored against")
-    why = "nothing is run, the results are scored as they are; only data can be chosen"
-    settings_of_use(words, ["data"], "evaluate --results", why)
+    why = "nothing is run, the results are scored as they are; only data, eval.beta and eval.precision can be chosen"
+    settings_of_use(words, ["data", "eval.beta", "eval.precision"], "evaluate --results", why)
     if useless := sorted(options.keys() - {"data"}):
         raise UserError(f"evaluate --results has no use for --{'batch' if useless[0] == 'eval' else useless[0]}: {why}")
-    if json:
-        check_writable(json, "--json")
+    files = findings_files(json, report)
     config = load_config(None, None, options, words)
-    data = load_split(build_dataset(config, console), split, console, need_images=False, need_sizes=False)
-    found = read_results(results, data.samples, data.category_ids)
-    result = coco_metric(data.samples, found, data.names)
+    dataset = build_dataset(config, console)
+    data = load_split(dataset, split, console, need_images=False, need_sizes=False)
+    if report:
+        data = _with_images(dataset.read(split), data)
+    detections = read_results(results, data.samples, data.category_ids)
+    result = coco_metric(data.samples, detections, data.names)
+    found = analyse(data.samples, detections, result, data.names, config.eval.beta, config.eval.precision)
     # the file's own thresholds are unknown: nothing is cut but what COCO cuts, 100 boxes an image
-    config = make_config({"eval": {"conf": 0.0, "iou": 1.0, "max_det": 100}})
-    print_metric(result, config, console, f"{results} on {split}")
+    for name, value in (("conf", 0.0), ("iou", 1.0), ("max_det", 100)):
+        config = replace_setting(config, f"eval.{name}", value)
+    print_findings(found, config, console, f"{results} on {split}")
+    write_findings(files, found, data.samples, None, data.category_ids, console)
     if json:
-        write_json(json, to_json(result, 0.0, 1.0, 100, None))
+        write_json(json, plain_findings(found, data.samples, config, None))
+    if report:
+        say_report(report, write_report(report, tell_results(results, data, config), found, data.samples), console)
+
+
+def _with_images(read: Split, data: Split) -> Split:
+    """Return the split with the image files that are there; what is judged stays as it is."""
+    there = {sample.id: sample for sample in read.samples}
+    samples = [
+        replace(s, path=there[s.id].path, size=there[s.id].size) if s.path is None and s.id in there else s
+        for s in data.samples
+    ]
+    return replace(data, samples=samples)

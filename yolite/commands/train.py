@@ -15,15 +15,17 @@ import torch
 from yolite.build import build_device, fitting_loss
 from yolite.charts import plot_curves, plot_gradients
 from yolite.checkpoint import find_weights, load_checkpoint, restore_specs
-from yolite.commands.common import print_metric
+from yolite.commands.findings import FindingsFiles, plain_findings, print_findings, say_report, write_findings
+from yolite.commands.story import tell_run
 from yolite.config import Config, load_config, make_config, merge, parse_words, to_plain
 from yolite.console import Console
 from yolite.errors import UserError, require
-from yolite.evaluation.evaluate import to_json
+from yolite.evaluation.analysis import Analysis, analyse
 from yolite.files import check_folder, read_json
 from yolite.paths import free_run_folder
 from yolite.predictor import Predictor
 from yolite.processes import ALONE, Processes, join, leave
+from yolite.report.evaluation import write_report
 from yolite.training.place import Place
 from yolite.training.prepare import Prepared, prepare
 from yolite.training.resume import DataHashes, accepted_settings, check_data
@@ -273,13 +275,16 @@ def _go(trainer: Trainer) -> None:
 def _finish(trainer: Trainer) -> None:
     """Judge best.ckpt once more, with the weights as they lie on disk, and leave everything to look at."""
     run, console, config, place = trainer.run, trainer.console, trainer.config, trainer.place
-    if trainer.processes.main:
-        trainer.ema.restore(load_checkpoint(find_weights(run.path))["ema"])
+    content = load_checkpoint(find_weights(run.path)) if trainer.processes.main else {}
+    if content:
+        trainer.ema.restore(content["ema"])
     started = time.monotonic()
-    result, _, _, seconds = trainer.validate()
+    result, detections, _, seconds = trainer.validate()
     if not trainer.processes.main:
         return
-    plain = to_json(result, config.eval.conf, config.eval.iou, config.eval.max_det, seconds)
+    samples = trainer.val.samples
+    found = analyse(samples, detections, result, trainer.names, config.eval.beta, config.eval.precision)
+    plain = plain_findings(found, samples, config, seconds)
     plot_curves(run.path / "curves.png", place.history)
     if trainer.gradients.rows:
         plot_gradients(run.path / "gradients.png", trainer.gradients.rows)
@@ -289,7 +294,10 @@ def _finish(trainer: Trainer) -> None:
         if picture.image is not None:
             picture.save(run.path / "pictures" / f"{picture.path.stem}.jpg")
     run.write_results({**plain, "best_epoch": place.best[1], "train_seconds": round(place.seconds, 1)})
-    print_metric(result, config, console, f"best.ckpt (epoch {place.best[1]})")
+    print_findings(found, config, console, f"best.ckpt (epoch {place.best[1]})")
+    ids = trainer.prepared.splits[1].category_ids
+    write_findings(FindingsFiles(run.worst, run.detections), found, samples, detections, ids, console)
+    _report(trainer, content, found, plain["seconds"])
     where = "the training images themselves (overfit)" if config.overfit else "validation"
     console.say(
         f"AP {result.numbers['AP']:.3f}, AP50 {result.numbers['AP50']:.3f} on {where}; trained "
@@ -297,6 +305,15 @@ def _finish(trainer: Trainer) -> None:
     )
     console.say(_costs(trainer))
     console.say(f"{run.best}, {run.results}, {run.path / 'curves.png'}, {run.path / 'pictures'}")
+
+
+def _report(trainer: Trainer, content: dict[str, Any], found: Analysis, seconds: dict[str, float]) -> None:
+    """Put everything about the run on one page."""
+    run, splits = trainer.run, list(trainer.prepared.splits)
+    where = "training images (overfit)" if trainer.config.overfit else "validation"
+    content["training"]["place"] |= trainer.place.to_plain()  # best.ckpt knows nothing of the epochs after it
+    story = tell_run(f"{run.path.name} on {where}", content, trainer.place.history, splits, trainer.config, seconds)
+    say_report(run.report, write_report(run.report, story, found, trainer.val.samples), trainer.console)
 
 
 def _costs(trainer: Trainer) -> str:

@@ -50,6 +50,7 @@ class Prepared:
         layers: How the network's layers may be spoken of.
         objects: Number of training boxes of each class.
         weights: How often an epoch shows each training picture; None: once.
+        splits: What was read for the roles train and val.
         data: A hash of each image's labels by role and id.
         fingerprint: A hash of all of them and the class names.
     """
@@ -63,6 +64,7 @@ class Prepared:
     layers: Layers
     objects: list[int]
     weights: np.ndarray | None
+    splits: tuple[Split, Split]
     data: DataHashes
     fingerprint: str
 
@@ -183,7 +185,8 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, resu
     labels = torch.cat([s.labels[~s.ignore] for s in train.samples])
     objects = torch.bincount(labels, minlength=len(names)).tolist()
     data = {"train": hash_labels(train), "val": hash_labels(val)}
-    return Prepared(config, detector, preprocess, train, val, names, layers, objects, weights, data,
+    splits = replace(train_split, samples=train.samples), replace(val_split, samples=val.samples)
+    return Prepared(config, detector, preprocess, train, val, names, layers, objects, weights, splits, data,
                     fingerprint(data, names))  # fmt: skip
 
 

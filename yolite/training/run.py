@@ -1,4 +1,4 @@
-"""The run folder: config.yaml, data.json, metrics.jsonl, last.ckpt, best.ckpt, results.json, log.txt."""
+"""The run folder: config.yaml, data.json, metrics.jsonl, last.ckpt, best.ckpt, results.json, report.html, log.txt."""
 
 from __future__ import annotations
 
@@ -98,6 +98,21 @@ class RunFolder:
     def results(self) -> Path:
         """The final evaluation of best.ckpt."""
         return self.path / "results.json"
+
+    @property
+    def worst(self) -> Path:
+        """The validation pictures with something missed or wrong, the worst first (COCO json)."""
+        return self.path / "worst.json"
+
+    @property
+    def detections(self) -> Path:
+        """The validation detections of best.ckpt (COCO results file)."""
+        return self.path / "detections.json"
+
+    @property
+    def report(self) -> Path:
+        """Everything about the run on one page."""
+        return self.path / "report.html"
 
     @property
     def log(self) -> Path:

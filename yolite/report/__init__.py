@@ -1,0 +1,1 @@
+"""Pages in one file: what was measured, for people, without network."""
