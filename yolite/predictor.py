@@ -9,14 +9,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from yolite.build import build_device
-from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
 from yolite.data.images import ImageError, read_image, write_image
 from yolite.defaults import CONF, IOU, MAX_DET
 from yolite.draw import draw_detections
@@ -25,6 +24,7 @@ from yolite.inference import Inference
 from yolite.postprocess import Thresholds
 from yolite.sources import image_paths
 from yolite.structures import Detections, Size
+from yolite.weights import open_model
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,10 @@ class Predictor:
     """
 
     def __init__(self, weights: str | Path, device: str = "auto", imgsz: Size | None = None) -> None:
-        content = load_checkpoint(find_weights(weights))
-        self.names: list[str] = content["names"]
-        preprocess = restore_preprocess(content)
-        self.preprocess = replace(preprocess, size=imgsz) if imgsz else preprocess
-        self.inference = Inference(restore_detector(content), self.preprocess, build_device(device))
+        model = open_model(weights, build_device(device), imgsz)
+        self.names = model.names
+        self.preprocess = model.preprocess
+        self.inference = Inference(model.network, model.preprocess)
 
     def predict(
         self,

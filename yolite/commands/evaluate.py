@@ -17,7 +17,7 @@ from yolite.errors import UserError
 from yolite.evaluation.coco import coco_metric, read_results
 from yolite.evaluation.evaluate import evaluate, to_json
 from yolite.files import check_writable, write_json
-from yolite.inference import Inference
+from yolite.inference import Inference, TorchNetwork
 from yolite.postprocess import Thresholds
 from yolite.processes import join, leave
 from yolite.structures import Batch, Detections, Sample
@@ -47,7 +47,7 @@ def evaluate_weights(
     data = load_split(build_dataset(config, console), split, console)
     check_classes(content["names"], data.names, weights, config.data.source, console)
     preprocess = build_preprocess(config)
-    inference = Inference(restore_detector(content), preprocess, device)
+    inference = Inference(TorchNetwork(restore_detector(content), device), preprocess)
     limits = Thresholds(config.eval.conf, config.eval.iou, config.eval.max_det, best_class=False)
     pictures = Pictures(data.samples, preprocess)
     bad: list[str] = []

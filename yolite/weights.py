@@ -1,0 +1,33 @@
+"""What ``--weights`` may name, opened ready to run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
+from yolite.errors import UserError
+from yolite.inference import Model, TorchNetwork
+from yolite.structures import Size
+
+
+def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = None) -> Model:
+    """Open a checkpoint, or a run folder's best one.
+
+    Args:
+        weights: File or run folder.
+        device: Where to run.
+        imgsz: Input (H, W) in px, multiples of the coarsest stride; None takes what it was trained at.
+
+    Raises:
+        UserError: it cannot be read, or cannot be run at that size.
+    """
+    content = load_checkpoint(find_weights(weights))
+    network = TorchNetwork(restore_detector(content), device)
+    stride = network.detector.max_stride
+    if imgsz and any(side < 1 or side % stride for side in imgsz):
+        raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} needs multiples of {stride}: give such a size")
+    preprocess = restore_preprocess(content)
+    return Model(network, replace(preprocess, size=imgsz) if imgsz else preprocess, content["names"])
