@@ -16,7 +16,7 @@ from yolite import __version__
 from yolite.defaults import CONF, IOU, MAX_DET
 from yolite.errors import UserError, nearest
 
-LATER = ("explain", "import", "export", "bench", "serve", "ablate")
+LATER = ("explain", "import", "bench", "serve", "ablate")
 """Verbs of the contract that are not built yet."""
 
 app = typer.Typer(
@@ -155,6 +155,32 @@ def detect(
     sources, settings = settings_among(sources)
     imgsz, device = settings.get("imgsz", imgsz), settings.get("device", device)
     detect_sources(sources, weights, conf, iou, max_det, imgsz, batch, device or "auto", out, json, nms == "hard")
+
+
+@app.command()
+def export(
+    weights: Annotated[str, typer.Option(help="checkpoint or run folder (its best)")],
+    format: Annotated[str, typer.Option(help="onnx, openvino or torchexport")],
+    words: Words = None,
+    data: Annotated[
+        str | None, typer.Option(help="data of the parity report [default: what it was trained on]")
+    ] = None,
+    split: Annotated[str, typer.Option(help="role of its pictures: train, val or test")] = "val",
+    imgsz: Imgsz = None,
+    out: Annotated[Path | None, typer.Option(help="the file [default: beside the checkpoint]")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit integers, calibrated on training images")] = False,
+    nms: Annotated[bool, typer.Option("--nms", help="threshold and NMS inside the graph")] = False,
+    conf: Annotated[float | None, typer.Option(min=0, max=1, help="with --nms: least score")] = None,
+    iou: Annotated[float | None, typer.Option(min=0, max=1, help="with --nms: NMS threshold")] = None,
+    max_det: Annotated[int | None, typer.Option(min=1, help="with --nms: most boxes an image")] = None,
+    json: Json = None,
+) -> int:
+    """Write an ONNX, OpenVINO or torch.export file and prove it on validation images; exit 1 if it differs."""
+    from yolite.commands.export import export_weights
+
+    options = _options(data__source=data, imgsz=imgsz)
+    thresholds = {"conf": conf, "iou": iou, "max-det": max_det}
+    return export_weights(weights, format, out, int8, nms, thresholds, split, options, words or [], json)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -70,11 +70,13 @@ class Model:
         network: Normalised pictures in, raw maps out.
         preprocess: How its input is made.
         names: Class names; labels index them.
+        config: The settings of its training.
     """
 
     network: Network
     preprocess: Preprocess
     names: list[str]
+    config: dict[str, Any]
 
 
 class Inference:

@@ -9,12 +9,13 @@ import torch
 
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
 from yolite.errors import UserError
-from yolite.inference import Model, TorchNetwork
+from yolite.export.runtimes import RUNTIMES, open_exported
+from yolite.inference import Model, Network, TorchNetwork
 from yolite.structures import Size
 
 
 def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = None) -> Model:
-    """Open a checkpoint, or a run folder's best one.
+    """Open a checkpoint, a run folder's best one, or an exported file.
 
     Args:
         weights: File or run folder.
@@ -24,10 +25,14 @@ def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = N
     Raises:
         UserError: it cannot be read, or cannot be run at that size.
     """
-    content = load_checkpoint(find_weights(weights))
-    network = TorchNetwork(restore_detector(content), device)
-    stride = network.detector.max_stride
+    network: Network
+    if Path(weights).suffix in RUNTIMES and not Path(weights).is_dir():
+        content, network = open_exported(Path(weights), device)
+    else:
+        content = load_checkpoint(find_weights(weights))
+        network = TorchNetwork(restore_detector(content), device)
+    stride = max(spec.stride for spec in network.specs)
     if imgsz and any(side < 1 or side % stride for side in imgsz):
         raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} needs multiples of {stride}: give such a size")
     preprocess = restore_preprocess(content)
-    return Model(network, replace(preprocess, size=imgsz) if imgsz else preprocess, content["names"])
+    return Model(network, replace(preprocess, size=imgsz) if imgsz else preprocess, content["names"], content["config"])
