@@ -4,9 +4,9 @@ Inputs and outputs have the same names in all formats:
 
 * ``images`` [B, 3, H, W] float32, normalised by the stored `Preprocess`; H and W are multiples of the coarsest stride.
 * ``raw_0``, ``raw_1`` …, one a level, finest first: [B, channels, H / stride, W / stride], as the network answers.
-  yolite's own Predictor reads these, so that decoding, NMS and all their options are the code that runs without export.
-* ``boxes`` [B, N, 4] xyxy in input px and ``scores`` [B, N, classes], for other programs: threshold, NMS and the inverse
-  of the letterbox are theirs.
+  yolite's own Predictor reads these, so that decoding, NMS and all their options are the same code as ever.
+* ``boxes`` [B, N, 4] xyxy in input px and ``scores`` [B, N, classes], for other programs: threshold, NMS and the
+  inverse of the letterbox are theirs.
 * With NMS in the graph instead ``boxes`` [K, 4], ``scores`` [K], ``labels`` [K] and ``picture`` [K] (the place in the
   batch): picture by picture, best first.
 """

@@ -1,7 +1,7 @@
 """The parity report: an exported file against the checkpoint it was made of, on real pictures.
 
-Compared are every output of the file, at the trained input size and at one that is not square, alone and in a batch; the
-boxes after NMS on every validation picture; and COCO AP. Each row has a stated tolerance.
+Compared are every output of the file, at the trained input size and at one that is not square, alone and in a batch;
+the boxes after NMS on every validation picture; and COCO AP. Each row has a stated tolerance.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """INT8: static quantisation of an ONNX graph, calibrated on pictures, and how much of the work really runs in INT8.
 
-Weights are quantised per channel, activations per tensor (unsigned, between the 0.001 and 99.999 percentiles of what the
-calibration pictures showed). The last convolution before each raw map, and all that decodes, stay in float32: a step
-of an 8-bit box coordinate would be seen in the picture.
+Weights are quantised per channel, activations per tensor (unsigned, between the 0.001 and 99.999 percentiles of what
+the calibration pictures showed). The last convolution before each raw map, and all that decodes, stay in float32: a
+step of an 8-bit box coordinate would be seen in the picture.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def quantised(proto: Any, pictures: Iterator[np.ndarray], folder: Path, for_open
     onnx, _ = need_onnx()
     from onnxruntime import quantization as q
 
-    class Reader(q.CalibrationDataReader):  # type: ignore[name-defined,misc]
+    class Reader(q.CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:
             picture = next(pictures, None)
             return None if picture is None else {"images": picture}
@@ -127,7 +127,7 @@ def share_in_openvino(path: Path, size: Size) -> float:
     flops = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() in ("Convolution", "GroupConvolution"):
-            output, kernel = list(node.output(0).shape), list(node.input(1).shape)
+            output, kernel = list(node.output(0).get_shape()), list(node.input(1).get_shape())
             flops[node.get_friendly_name()] = 2.0 * np.prod(kernel) * np.prod(output[2:])
     running = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).get_runtime_model()
     names: set[str] = set()

@@ -9,7 +9,7 @@ import torch
 
 from yolite.export.about import KEY
 from yolite.export.extras import need_onnx, need_openvino, quiet
-from yolite.export.graph import Readable, nms
+from yolite.export.graph import Readable
 
 OPSET = 23
 """ONNX operator set: that of ONNX 1.18 (2025)."""
