@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from yolite import __version__
-from yolite.defaults import CONF, IOU, MAX_DET
+from yolite.defaults import CONF, IOU, MAX_DET, NMS
 from yolite.errors import UserError, nearest
 
 LATER = ("explain", "import", "export", "bench", "serve", "ablate")
@@ -142,19 +142,21 @@ def detect(
     json: Json = None,
     tile: Annotated[bool, typer.Option("--tile", help="not there yet")] = False,
     tta: Annotated[bool, typer.Option("--tta", help="not there yet")] = False,
-    nms: Annotated[str, typer.Option(help="hard (within each class) or agnostic (across all)")] = "hard",
+    nms: Annotated[
+        str, typer.Option(help="hard (within each class), agnostic (across all), soft, diou, fusion")
+    ] = "hard",
 ) -> None:
     """Draw boxes on images; the JSON has them in px of the original image."""
-    for name, given in (("--tile", tile), ("--tta", tta), (f"--nms {nms}", nms in ("soft", "diou", "fusion"))):
+    for name, given in (("--tile", tile), ("--tta", tta)):
         if given:
             raise UserError(f"{name} is not there yet: leave it out")
-    if nms not in ("hard", "agnostic"):
-        raise UserError(f"--nms {nms!r} is not known: give hard or agnostic")
+    if nms not in NMS:
+        raise UserError(f"--nms {nms!r} is not known{nearest(nms, NMS)}: give {', '.join(NMS[:-1])} or {NMS[-1]}")
     from yolite.commands.detect import detect_sources, settings_among
 
     sources, settings = settings_among(sources)
     imgsz, device = settings.get("imgsz", imgsz), settings.get("device", device)
-    detect_sources(sources, weights, conf, iou, max_det, imgsz, batch, device or "auto", out, json, nms == "hard")
+    detect_sources(sources, weights, conf, iou, max_det, imgsz, batch, device or "auto", out, json, nms)
 
 
 @app.command()

@@ -6,3 +6,5 @@ All other defaults stand in config.py; these are asked for by ``--help``, which 
 CONF = 0.25
 IOU = 0.5
 MAX_DET = 300
+NMS = ("hard", "agnostic", "soft", "diou", "fusion")
+"""What ``--nms`` takes, the default first (`yolite.nms.suppress`)."""

@@ -21,6 +21,7 @@ from yolite.defaults import CONF, IOU, MAX_DET
 from yolite.draw import draw_detections
 from yolite.geometry import Image, Letterbox
 from yolite.inference import Inference
+from yolite.nms import Method
 from yolite.postprocess import Thresholds
 from yolite.sources import image_paths
 from yolite.structures import Detections, Size
@@ -105,7 +106,7 @@ class Predictor:
         iou: float = IOU,
         max_det: int = MAX_DET,
         batch: int = 1,
-        class_wise: bool = True,
+        nms: Method = "hard",
     ) -> Iterator[Result]:
         """Detect on image files, folders and patterns, one picture's result at a time.
 
@@ -115,13 +116,13 @@ class Predictor:
             iou: NMS threshold.
             max_det: Most boxes a picture.
             batch: Pictures at once.
-            class_wise: False lets boxes of different classes suppress each other.
+            nms: How overlapping boxes are thinned out (`yolite.nms.suppress`).
 
         Raises:
             UserError: a source does not exist.
         """
         paths = image_paths([sources] if isinstance(sources, (str, Path)) else sources)
-        limits = Thresholds(conf, iou, max_det, best_class=True, class_wise=class_wise)
+        limits = Thresholds(conf, iou, max_det, best_class=True, nms=nms)
         for start in range(0, len(paths), batch):
             yield from self._batch(paths[start : start + batch], limits)
 

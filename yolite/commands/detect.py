@@ -13,6 +13,7 @@ from yolite.commands.common import read_imgsz, settings_of_use
 from yolite.console import Console
 from yolite.errors import UserError
 from yolite.files import check_folder, check_writable, write_json
+from yolite.nms import Method
 from yolite.paths import free_run_folder
 from yolite.predictor import Predictor, Result
 from yolite.processes import Processes, join, leave
@@ -65,7 +66,7 @@ def _merged(
 
 def detect_sources(
     sources: Sequence[str], weights: str, conf: float, iou: float, max_det: int, imgsz: Any, batch: int,
-    device: str, out: Path | None, json: Path | None, class_wise: bool,
+    device: str, out: Path | None, json: Path | None, nms: Method,
 ) -> None:  # fmt: skip
     """Detect on sources, write a picture each and the JSON, print one line each.
 
@@ -92,9 +93,7 @@ def detect_sources(
     entries, bad, capped = [], [], 0
     started = time.monotonic()
     with console.track("detecting") as progress:
-        for result, place in zip(
-            predictor.predict(own, conf, iou, max_det, batch, class_wise), own_places, strict=True
-        ):
+        for result, place in zip(predictor.predict(own, conf, iou, max_det, batch, nms), own_places, strict=True):
             entries.append(result.to_json())
             if result.error is not None:
                 bad.append(_line(result))
