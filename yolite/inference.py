@@ -17,7 +17,7 @@ from torch import Tensor
 
 from yolite.geometry import Letterbox
 from yolite.models.detector import Detector, fused
-from yolite.postprocess import Thresholds, postprocess
+from yolite.postprocess import Thresholds, postprocess, unsuppressed
 from yolite.structures import Detections, HeadSpec, Preprocess
 
 
@@ -71,12 +71,15 @@ class Model:
         preprocess: How its input is made.
         names: Class names; labels index them.
         config: The settings of its training.
+        mirrors: Whether it was trained with mirrored pictures (digits and letters are not mirrored): test-time
+            augmentation asks.
     """
 
     network: Network
     preprocess: Preprocess
     names: list[str]
     config: dict[str, Any]
+    mirrors: bool = True
 
 
 class Inference:
@@ -117,6 +120,15 @@ class Inference:
         """Turn raw maps into boxes in image px."""
         start = self._now()
         found = postprocess(maps, self.network.specs, letterboxes, limits)
+        self.seconds["postprocess"] += self._now() - start
+        return found
+
+    @torch.inference_mode()
+    def candidates(self, images: Tensor, letterboxes: Sequence[Letterbox], limits: Thresholds) -> list[Detections]:
+        """Detect on letterboxed uint8 images [B, 3, H, W] without NMS: on views of one picture, merged later."""
+        maps = self.forward(images)
+        start = self._now()
+        found = unsuppressed(maps, self.network.specs, letterboxes, limits)
         self.seconds["postprocess"] += self._now() - start
         return found
 

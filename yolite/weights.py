@@ -35,4 +35,8 @@ def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = N
     if imgsz and any(side < 1 or side % stride for side in imgsz):
         raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} needs multiples of {stride}: give such a size")
     preprocess = restore_preprocess(content)
-    return Model(network, replace(preprocess, size=imgsz) if imgsz else preprocess, content["names"], content["config"])
+    hflip = (content["config"].get("augment") or {}).get("hflip")
+    mirrors = hflip is None or hflip == "auto" or hflip > 0  # a network from elsewhere does not say
+    return Model(
+        network, replace(preprocess, size=imgsz) if imgsz else preprocess, content["names"], content["config"], mirrors
+    )
