@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from yolite.codec import decode, scores
+from yolite.export.extras import quiet
 from yolite.models.detector import Detector
 from yolite.nms import hard_nms
 from yolite.structures import HeadSpec
@@ -131,7 +132,8 @@ def trace(model: Readable) -> torch.export.ExportedProgram:
     shapes = ({0: torch.export.Dim("batch", min=1), 2: stride * height, 3: stride * width},)
     # A batch of two and sides that differ: torch.export takes a one for a constant, and equal sides for one.
     example = torch.zeros(2, 3, 3 * stride, 5 * stride)
-    program = torch.export.export(model.eval().requires_grad_(False), (example,), dynamic_shapes=shapes)
+    with quiet():
+        program = torch.export.export(model.eval().requires_grad_(False), (example,), dynamic_shapes=shapes)
     for node in program.graph.nodes:
         for note in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
             node.meta.pop(note, None)  # the paths of this machine are nobody's business

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 
 from yolite.errors import UserError
 from yolite.export.about import KEY
+from yolite.export.extras import quiet
 
 _MEMBERS = re.compile(
     rf"data/(weights/weight_\d+|constants/tensor_\d+|(weights|constants)/model_(weights|constants)_config\.json)"
@@ -95,8 +95,7 @@ def read_program(path: Path) -> tuple[torch.export.ExportedProgram, str]:
     try:
         with zipfile.ZipFile(path) as archive:
             text = _check(archive)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return torch.export.load(path), text
     except Exception as error:  # what is wrong may be anything, and show anywhere
         reason = " ".join(str(error).split())[:120]
