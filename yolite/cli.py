@@ -13,10 +13,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from yolite import __version__
-from yolite.defaults import CONF, IOU, MAX_DET
+from yolite.defaults import CONF, IOU, MAX_DET, NMS, OVERLAP
 from yolite.errors import UserError, nearest
 
-LATER = ("explain", "export", "bench", "serve", "ablate")
+LATER = ("explain", "bench", "serve", "ablate")
 """Verbs of the contract that are not built yet."""
 
 app = typer.Typer(
@@ -143,7 +143,10 @@ def compare(
 
 @app.command()
 def detect(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="image files, folders, patterns")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="images, folders, patterns, lists (.txt), videos, cameras (0), URLs"),
+    ],
     weights: Annotated[str, typer.Option(help="checkpoint or run folder (its best)")],
     conf: Annotated[float, typer.Option(min=0, max=1, help="least score")] = CONF,
     iou: Annotated[float, typer.Option(min=0, max=1, help="NMS threshold")] = IOU,
@@ -153,21 +156,54 @@ def detect(
     device: Device = None,
     out: Annotated[Path | None, typer.Option(help="folder for the pictures [default: runs/detect-N]")] = None,
     json: Json = None,
-    tile: Annotated[bool, typer.Option("--tile", help="not there yet")] = False,
-    tta: Annotated[bool, typer.Option("--tta", help="not there yet")] = False,
-    nms: Annotated[str, typer.Option(help="hard (within each class) or agnostic (across all)")] = "hard",
+    tile: Annotated[bool, typer.Option("--tile", help="tiles of the input's size too, for small objects")] = False,
+    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="with --tile: share that neighbours share")] = OVERLAP,
+    tta: Annotated[bool, typer.Option("--tta", help="several sizes, and mirrored if trained so; slower")] = False,
+    stride: Annotated[int, typer.Option(min=1, help="every so many-th frame of a video")] = 1,
+    nms: Annotated[
+        str, typer.Option(help="hard (within each class), agnostic (across all), soft, diou, fusion")
+    ] = "hard",
 ) -> None:
-    """Draw boxes on images; the JSON has them in px of the original image."""
-    for name, given in (("--tile", tile), ("--tta", tta), (f"--nms {nms}", nms in ("soft", "diou", "fusion"))):
-        if given:
-            raise UserError(f"{name} is not there yet: leave it out")
-    if nms not in ("hard", "agnostic"):
-        raise UserError(f"--nms {nms!r} is not known: give hard or agnostic")
+    """Draw boxes on images and videos; the JSON has them in px of the original, of a video a line for each frame."""
+    if overlap != OVERLAP and not tile:
+        raise UserError("--overlap belongs to --tile: give both, or leave it out")
+    if nms not in NMS:
+        raise UserError(f"--nms {nms!r} is not known{nearest(nms, NMS)}: give {', '.join(NMS[:-1])} or {NMS[-1]}")
     from yolite.commands.detect import detect_sources, settings_among
 
     sources, settings = settings_among(sources)
     imgsz, device = settings.get("imgsz", imgsz), settings.get("device", device)
-    detect_sources(sources, weights, conf, iou, max_det, imgsz, batch, device or "auto", out, json, nms == "hard")
+    how = {
+        "conf": conf, "iou": iou, "max_det": max_det, "batch": batch, "nms": nms, "tile": tile, "overlap": overlap,
+        "tta": tta, "stride": stride,
+    }  # fmt: skip
+    detect_sources(sources, weights, how, imgsz, device or "auto", out, json)
+
+
+@app.command()
+def export(
+    weights: Annotated[str, typer.Option(help="checkpoint or run folder (its best)")],
+    format: Annotated[str, typer.Option(help="onnx, openvino or torchexport")],
+    words: Words = None,
+    data: Annotated[
+        str | None, typer.Option(help="data of the parity report [default: what it was trained on]")
+    ] = None,
+    split: Annotated[str, typer.Option(help="role of its pictures: train, val or test")] = "val",
+    imgsz: Imgsz = None,
+    out: Annotated[Path | None, typer.Option(help="the file [default: beside the checkpoint]")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit integers, calibrated on training images")] = False,
+    nms: Annotated[bool, typer.Option("--nms", help="threshold and NMS inside the graph")] = False,
+    conf: Annotated[float | None, typer.Option(min=0, max=1, help="with --nms: least score")] = None,
+    iou: Annotated[float | None, typer.Option(min=0, max=1, help="with --nms: NMS threshold")] = None,
+    max_det: Annotated[int | None, typer.Option(min=1, help="with --nms: most boxes an image")] = None,
+    json: Json = None,
+) -> int:
+    """Write an ONNX, OpenVINO or torch.export file and prove it on validation images; exit 1 if it differs."""
+    from yolite.commands.export import export_weights
+
+    options = _options(data__source=data, imgsz=imgsz)
+    thresholds = {"conf": conf, "iou": iou, "max-det": max_det}
+    return export_weights(weights, format, out, int8, nms, thresholds, split, options, words or [], json)
 
 
 @app.command()

@@ -90,7 +90,7 @@ class Console:
 
     @contextmanager
     def bar(self) -> Iterator[Callable[[str, int, int], None]]:
-        """Show a progress bar with a text that may change; yields a function (text, done, in all)."""
+        """Show a progress bar with a text that may change; yields a function (text, done, in all or 0: unknown)."""
         if not self._err.is_terminal:
             begun = time.monotonic()
             last, first = [begun], list[int]()
@@ -98,12 +98,11 @@ class Console:
             def plain(text: str, done: int, total: int) -> None:
                 now = time.monotonic()
                 first[:] = first or [done]
-                if now - last[0] >= PLAIN_SECONDS and first[0] < done < total:
+                if now - last[0] >= PLAIN_SECONDS and first[0] < done and (done < total or not total):
                     last[0] = now
                     left = (total - done) * (now - begun) / (done - first[0])
-                    self._err.print(
-                        f"{text}: {done}/{total}, about {timedelta(seconds=round(left))} left", markup=False
-                    )
+                    rest = f"/{total}, about {timedelta(seconds=round(left))} left" if total else ""
+                    self._err.print(f"{text}: {done}{rest}", markup=False)
 
             yield plain
             return
@@ -115,6 +114,8 @@ class Console:
             task = progress.add_task("", total=None)
             self._live = self._err if self._out.is_terminal else None
             try:
-                yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)
+                yield lambda text, done, total: progress.update(
+                    task, description=text, completed=done, total=total or None
+                )
             finally:
                 self._live = None

@@ -6,3 +6,7 @@ All other defaults stand in config.py; these are asked for by ``--help``, which 
 CONF = 0.25
 IOU = 0.5
 MAX_DET = 300
+OVERLAP = 0.25
+"""Share of a tile's side that neighbours have in common."""
+NMS = ("hard", "agnostic", "soft", "diou", "fusion")
+"""What ``--nms`` takes, the default first (`yolite.nms.suppress`)."""

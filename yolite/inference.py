@@ -1,9 +1,16 @@
-"""One trained network at work: the forward pass that validation, evaluation, detection and the Predictor share."""
+"""One trained network at work: the forward pass that validation, evaluation, detection and the Predictor share.
+
+The seam between the network and all the rest is `Network`: normalised pictures in, raw maps out. Whatever can answer
+so (PyTorch here, an exported file through its own runtime) is opened as a `Model`, and everything before and after it
+stays the same code.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,17 +18,77 @@ from torch import Tensor
 from yolite.errors import UserError
 from yolite.geometry import Letterbox
 from yolite.models.detector import Detector, fused
-from yolite.postprocess import Thresholds, postprocess
-from yolite.structures import Detections, Preprocess
+from yolite.postprocess import Thresholds, postprocess, unsuppressed
+from yolite.structures import Detections, HeadSpec, Preprocess
 
 
-class Inference:
-    """A detector fused for inference, float32, with the seconds it spends.
+class Network(Protocol):
+    """What answers pictures with raw maps, whatever runs it."""
+
+    @property
+    def specs(self) -> Sequence[HeadSpec]:
+        """How each raw map is to be read, finest level first."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where its input is to lie (and where normalisation, decoding and NMS run)."""
+        ...
+
+    def __call__(self, images: Tensor) -> Sequence[Tensor]:
+        """Return the raw maps [B, A·(5 + classes), H / stride, W / stride] of normalised float32 [B, 3, H, W]."""
+        ...
+
+
+class TorchNetwork:
+    """A `Network` that PyTorch runs: a detector fused for inference, float32.
 
     Args:
         detector: A trained detector; it is copied, not changed.
-        preprocess: How its input is made.
         device: Where to run.
+    """
+
+    def __init__(self, detector: Detector, device: torch.device) -> None:
+        self.detector = fused(detector).to(device).to(memory_format=torch.channels_last)
+        self.device = device
+
+    @property
+    def specs(self) -> tuple[HeadSpec, ...]:
+        """How each raw map is to be read."""
+        return self.detector.specs
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Return the raw maps of normalised images [B, 3, H, W]."""
+        maps: list[Tensor] = self.detector(images.contiguous(memory_format=torch.channels_last))
+        return maps
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with what is needed to feed it and to name its answers.
+
+    Attributes:
+        network: Normalised pictures in, raw maps out.
+        preprocess: How its input is made.
+        names: Class names; labels index them.
+        config: The settings of its training.
+        mirrors: Whether it was trained with mirrored pictures (digits and letters are not mirrored): test-time
+            augmentation asks.
+    """
+
+    network: Network
+    preprocess: Preprocess
+    names: list[str]
+    config: dict[str, Any]
+    mirrors: bool = True
+
+
+class Inference:
+    """From letterboxed pictures to boxes, with the seconds it spends.
+
+    Args:
+        network: What answers with raw maps.
+        preprocess: How its input is made.
 
     Raises:
         UserError: its input size is fixed to another than that of ``preprocess``.
@@ -30,14 +97,15 @@ class Inference:
         seconds: Spent on ``preprocess`` (normalisation), ``forward`` and ``postprocess`` so far.
     """
 
-    def __init__(self, detector: Detector, preprocess: Preprocess, device: torch.device) -> None:
-        try:
-            detector.check_size(preprocess.size)
-        except ValueError as error:
-            raise UserError(f"this network cannot be used so: {error}") from None
-        self.detector = fused(detector).to(device).to(memory_format=torch.channels_last)
+    def __init__(self, network: Network, preprocess: Preprocess) -> None:
+        if isinstance(network, TorchNetwork):
+            try:
+                network.detector.check_size(preprocess.size)
+            except ValueError as error:
+                raise UserError(f"this network cannot be used so: {error}") from None
+        self.network = network
         self.preprocess = preprocess
-        self.device = device
+        self.device = network.device
         self.seconds = {"preprocess": 0.0, "forward": 0.0, "postprocess": 0.0}
 
     def _now(self) -> float:
@@ -49,9 +117,9 @@ class Inference:
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the raw maps of letterboxed uint8 images [B, 3, H, W]."""
         start = self._now()
-        x = self.preprocess.normalise(images.to(self.device)).contiguous(memory_format=torch.channels_last)
+        x = self.preprocess.normalise(images.to(self.device))
         ready = self._now()
-        maps: list[Tensor] = self.detector(x)
+        maps = list(self.network(x))
         self.seconds["preprocess"] += ready - start
         self.seconds["forward"] += self._now() - ready
         return maps
@@ -60,7 +128,16 @@ class Inference:
     def finish(self, maps: Sequence[Tensor], letterboxes: Sequence[Letterbox], limits: Thresholds) -> list[Detections]:
         """Turn raw maps into boxes in image px."""
         start = self._now()
-        found = postprocess(maps, self.detector.specs, letterboxes, limits)
+        found = postprocess(maps, self.network.specs, letterboxes, limits)
+        self.seconds["postprocess"] += self._now() - start
+        return found
+
+    @torch.inference_mode()
+    def candidates(self, images: Tensor, letterboxes: Sequence[Letterbox], limits: Thresholds) -> list[Detections]:
+        """Detect on letterboxed uint8 images [B, 3, H, W] without NMS: on views of one picture, merged later."""
+        maps = self.forward(images)
+        start = self._now()
+        found = unsuppressed(maps, self.network.specs, letterboxes, limits)
         self.seconds["postprocess"] += self._now() - start
         return found
 

@@ -1,10 +1,136 @@
-"""Non-maximum suppression: of boxes that overlap, keep the one with the best score."""
+"""Non-maximum suppression: of boxes that overlap, keep the one with the best score. `suppress` has all its variants.
+
+Two boxes overlap too much if their IoU is *more than* the threshold, in every variant. Every candidate is considered;
+no time limit cuts the work.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms as _kernel
+
+from yolite.boxes import matched_iou, pairwise_iou
+
+Method = Literal["hard", "agnostic", "soft", "diou", "fusion"]
+
+
+class Picked(NamedTuple):
+    """What a suppression leaves, best score first.
+
+    Attributes:
+        boxes: [K, 4] xyxy.
+        scores: [K].
+        labels: [K] int64.
+        capped: Whether more than ``max_det`` would have been left.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    capped: bool
+
+
+def suppress(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, max_det: int, method: Method = "hard", conf: float = 0.0
+) -> Picked:
+    """Thin out boxes that mean one object.
+
+    * ``hard``: a box that overlaps a better one of its class goes.
+    * ``agnostic``: a box that overlaps a better one of any class goes.
+    * ``soft``: it stays with the score s · (1 − IoU), and goes when that is not above ``conf`` (Soft-NMS, linear
+      penalty, arXiv 1704.04503, section 3).
+    * ``diou``: like ``hard``, by IoU − d² / c² in place of IoU, so that neighbours whose centres differ stay
+      (DIoU-NMS, arXiv 1911.08287, section 3.4).
+    * ``fusion``: boxes that overlap become one: the mean of their coordinates weighted by score, with the mean of their
+      scores (weighted boxes fusion, arXiv 1910.13302, section 3, for one model).
+
+    Args:
+        boxes: [N, 4] float, xyxy.
+        scores: [N] float.
+        labels: [N] int64.
+        iou: Overlap threshold in [0, 1]; a pair at exactly this overlap stays apart.
+        max_det: Most boxes to keep.
+        method: One of the above.
+        conf: The threshold that ``scores`` have passed; only ``soft`` can fall below it.
+    """
+    if method in ("hard", "agnostic"):
+        kept, capped = hard_nms(boxes, scores, labels, iou, max_det, class_wise=method == "hard")
+        return Picked(boxes[kept], scores[kept], labels[kept], capped)
+    if method == "fusion":
+        return _fusion(boxes, scores, labels, iou, max_det)
+    factor = _FACTORS[method]
+    kept, left, capped = _greedy(boxes, scores, labels, iou, max_det, conf if method == "soft" else 0.0, factor)
+    return Picked(boxes[kept], left, labels[kept], capped)
+
+
+def _diou_factor(best: Tensor, boxes: Tensor, iou: float) -> Tensor:
+    return (matched_iou(best.expand_as(boxes), boxes, "diou") <= iou).double()
+
+
+def _soft_factor(best: Tensor, boxes: Tensor, iou: float) -> Tensor:
+    overlap = matched_iou(best.expand_as(boxes), boxes)
+    return torch.where(overlap > iou, 1 - overlap, 1.0)
+
+
+_FACTORS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"diou": _diou_factor, "soft": _soft_factor}
+
+
+def _greedy(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, max_det: int, conf: float,
+    factor: Callable[[Tensor, Tensor, float], Tensor],
+) -> tuple[Tensor, Tensor, bool]:  # fmt: skip
+    """Take the best box, multiply the scores of its class by ``factor``, and so on while one is above ``conf``.
+
+    Returns:
+        Indices [K] int64, their scores [K] when they were taken, and whether ``max_det`` ended it.
+    """
+    boxes64, left, classes = boxes.double().cpu(), scores.double().cpu(), labels.cpu()
+    kept: list[int] = []
+    taken: list[float] = []
+    while len(left):
+        place = int(left.argmax())  # of equal scores the first
+        if not left[place] > conf:
+            break
+        if len(kept) == max_det:
+            return _indices(kept, boxes), scores.new_tensor(taken), True
+        kept.append(place)
+        taken.append(float(left[place]))
+        same = ((classes == classes[place]) & (left > conf)).nonzero()[:, 0]
+        left[same] *= factor(boxes64[place], boxes64[same], iou)
+        left[place] = -1.0
+    return _indices(kept, boxes), scores.new_tensor(taken), False
+
+
+def _indices(places: list[int], like: Tensor) -> Tensor:
+    return torch.tensor(places, dtype=torch.int64, device=like.device)
+
+
+def _fusion(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, max_det: int) -> Picked:
+    """Weighted boxes fusion within each class (arXiv 1910.13302, section 3, steps 1 to 5; one model, so no step 6)."""
+    order = torch.sort(scores, descending=True, stable=True).indices
+    boxes64, weights, classes = boxes[order].double().cpu(), scores[order].double().cpu(), labels[order].cpu()
+    sums, mass = torch.zeros_like(boxes64), torch.zeros_like(weights)  # Σ s · box and Σ s of each cluster
+    fused, count, label = torch.zeros_like(boxes64), torch.zeros_like(weights), torch.full_like(classes, -1)
+    n = 0
+    for box, weight, own in zip(boxes64, weights, classes, strict=True):
+        overlap = pairwise_iou(box[None], fused[:n])[0].masked_fill(label[:n] != own, -1.0)
+        near = int(overlap.argmax()) if n else 0
+        if not n or not overlap[near] > iou:
+            near, n = n, n + 1
+            label[near] = own
+        sums[near] += weight * box
+        mass[near] += weight
+        count[near] += 1
+        # weights of zero: the box that founded the cluster stands
+        fused[near] = sums[near] / mass[near] if mass[near] > 0 else (box if count[near] == 1 else fused[near])
+    mean = mass[:n] / count[:n]
+    best = torch.sort(mean, descending=True, stable=True).indices[:max_det]
+    out = fused[best].to(boxes), mean[best].to(scores), label[best].to(labels)
+    return Picked(*out, n > max_det)
 
 
 def hard_nms(
@@ -17,7 +143,7 @@ def hard_nms(
 ) -> tuple[Tensor, bool]:
     """Greedy NMS: walk the boxes from the best score down; drop each that overlaps a kept one by *more than* ``iou``.
 
-    Every candidate is considered; no time limit cuts the work. A box can only be dropped by a better one, so the
+    A box can only be dropped by a better one, so the
     first ``max_det`` survivors of the best k candidates are those of all candidates: k grows until it suffices,
     which makes a hundred thousand weak candidates cheap without changing the result.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from yolite.codec import decode_likely
 from yolite.geometry import Letterbox
-from yolite.nms import hard_nms
+from yolite.nms import Method, suppress
 from yolite.structures import Detections, HeadSpec
 
 
@@ -24,26 +24,26 @@ class Thresholds:
         max_det: Most boxes an image.
         best_class: True gives each box its best class; False lets it score for every class above ``conf`` (the
             metric asks for that).
-        class_wise: NMS within each class, or across all.
+        nms: How overlapping boxes are thinned out (`yolite.nms.suppress`).
     """
 
     conf: float
     iou: float
     max_det: int
     best_class: bool
-    class_wise: bool = True
+    nms: Method = "hard"
 
 
-def select(boxes: Tensor, values: Tensor, limits: Thresholds) -> tuple[Tensor, Tensor, Tensor, bool]:
-    """Threshold and NMS for one image.
+def threshold(boxes: Tensor, values: Tensor, limits: Thresholds) -> tuple[Tensor, Tensor, Tensor]:
+    """Let through what scores above ``conf``.
 
     Args:
-        boxes: [N, 4] input px.
+        boxes: [N, 4] any space.
         values: [N, classes] scores.
         limits: What to let through.
 
     Returns:
-        Boxes [K, 4], scores [K], labels [K], best first, and whether ``max_det`` cut the list.
+        Boxes [K, 4], scores [K], labels [K].
     """
     if limits.best_class:
         score, label = values.max(-1)
@@ -54,9 +54,16 @@ def select(boxes: Tensor, values: Tensor, limits: Thresholds) -> tuple[Tensor, T
         score = values[row, label]
     # A net that diverged can give infinite boxes; they are no boxes.
     finite = torch.isfinite(boxes[row]).all(-1) & torch.isfinite(score)
-    row, label, score = row[finite], label[finite], score[finite]
-    kept, capped = hard_nms(boxes[row], score, label, limits.iou, limits.max_det, limits.class_wise)
-    return boxes[row[kept]], score[kept], label[kept], capped
+    return boxes[row[finite]], score[finite], label[finite]
+
+
+def candidates(
+    maps: Sequence[Tensor], specs: Sequence[HeadSpec], place: int, limits: Thresholds
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what one image of a batch has above ``conf``: boxes [N, 4] in input px, scores [N], labels [N]."""
+    levels = [decode_likely(raw[place], spec, limits.conf) for raw, spec in zip(maps, specs, strict=True)]
+    boxes, values = (torch.cat(parts) for parts in zip(*levels, strict=True))
+    return threshold(boxes, values, limits)
 
 
 def postprocess(
@@ -65,9 +72,19 @@ def postprocess(
     """Turn the raw maps of a batch into one `Detections` an image, image px, on the CPU."""
     out = []
     for place, letterbox in enumerate(letterboxes):
-        levels = [decode_likely(raw[place], spec, limits.conf) for raw, spec in zip(maps, specs, strict=True)]
-        boxes, values = (torch.cat(parts) for parts in zip(*levels, strict=True))
-        box, score, label, capped = select(boxes, values, limits)
-        found = letterbox.invert(box.float().cpu())
-        out.append(Detections(found, score.float().cpu(), label.cpu(), letterbox.image, capped))
+        found = candidates(maps, specs, place, limits)
+        box, score, label, capped = suppress(*found, limits.iou, limits.max_det, limits.nms, limits.conf)
+        inside = letterbox.invert(box.float().cpu())
+        out.append(Detections(inside, score.float().cpu(), label.cpu(), letterbox.image, capped))
+    return out
+
+
+def unsuppressed(
+    maps: Sequence[Tensor], specs: Sequence[HeadSpec], letterboxes: Sequence[Letterbox], limits: Thresholds
+) -> list[Detections]:
+    """Do what `postprocess` does without its NMS: for views of one picture, which are thinned out together."""
+    out = []
+    for place, letterbox in enumerate(letterboxes):
+        box, score, label = candidates(maps, specs, place, limits)
+        out.append(Detections(letterbox.invert(box.float().cpu()), score.float().cpu(), label.cpu(), letterbox.image))
     return out

@@ -1,4 +1,4 @@
-"""The Python API: weights + images → boxes.
+"""The Python API: weights + pictures → boxes (docs/detect.md).
 
 >>> from yolite import Predictor
 >>> predictor = Predictor("runs/mine")  # doctest: +SKIP
@@ -8,145 +8,159 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from yolite.build import build_device
-from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
-from yolite.data.images import ImageError, read_image, write_image
-from yolite.defaults import CONF, IOU, MAX_DET
-from yolite.draw import draw_detections
-from yolite.geometry import Image, Letterbox
-from yolite.inference import Inference
+from yolite.defaults import CONF, IOU, MAX_DET, NMS, OVERLAP
+from yolite.errors import UserError, nearest
+from yolite.geometry import Letterbox
+from yolite.inference import Inference, Model
+from yolite.nms import Method
 from yolite.postprocess import Thresholds
-from yolite.sources import image_paths
+from yolite.result import Result
+from yolite.sources import Picture, items_of, read_items
 from yolite.structures import Detections, Size
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was found on one picture.
-
-    Attributes:
-        path: The file.
-        detections: Boxes in image px; empty where ``error`` is set.
-        names: Class names; ``detections.labels`` index them.
-        error: Why the file could not be read, or None.
-        image: [H, W, 3] uint8 RGB, or None where it could not be read.
-    """
-
-    path: Path
-    detections: Detections
-    names: list[str]
-    error: str | None
-    image: Image | None
-
-    @property
-    def boxes(self) -> torch.Tensor:
-        """[N, 4] float32 xyxy, image px."""
-        return self.detections.boxes
-
-    @property
-    def scores(self) -> torch.Tensor:
-        """[N] float32, best first."""
-        return self.detections.scores
-
-    @property
-    def labels(self) -> torch.Tensor:
-        """[N] int64."""
-        return self.detections.labels
-
-    def save(self, path: str | Path) -> None:
-        """Write the picture with its boxes drawn.
-
-        Raises:
-            ValueError: the picture could not be read.
-        """
-        if self.image is None:
-            raise ValueError(f"{self.path} could not be read: {self.error}")
-        write_image(Path(path), draw_detections(self.image, self.detections, self.names))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return this picture's entry of the command contract's JSON."""
-        height, width = self.detections.size
-        entries = [
-            {"label": label, "name": self.names[label], "score": round(score, 6), "box": [round(v, 3) for v in box]}
-            for label, score, box in zip(self.labels.tolist(), self.scores.tolist(), self.boxes.tolist(), strict=True)
-        ]
-        return {"path": str(self.path), "width": width, "height": height, "error": self.error, "detections": entries}
+from yolite.views import View, merge, views
+from yolite.weights import open_model
 
 
 class Predictor:
     """A trained detector, ready for pictures.
 
     Args:
-        weights: A checkpoint, or a run folder (its best).
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        weights: A checkpoint, a run folder (its best), or a `Model` that is open already.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; an open model has its own.
         imgsz: Input (H, W) in px, multiples of the coarsest stride; None takes what it was trained at.
+
+    Attributes:
+        names: Class names; labels index them.
+        preprocess: How pictures become network input.
 
     Raises:
         UserError: the weights cannot be read, or the device does not exist.
     """
 
-    def __init__(self, weights: str | Path, device: str = "auto", imgsz: Size | None = None) -> None:
-        content = load_checkpoint(find_weights(weights))
-        self.names: list[str] = content["names"]
-        preprocess = restore_preprocess(content)
-        self.preprocess = replace(preprocess, size=imgsz) if imgsz else preprocess
-        self.inference = Inference(restore_detector(content), self.preprocess, build_device(device))
+    def __init__(self, weights: str | Path | Model, device: str = "auto", imgsz: Size | None = None) -> None:
+        if isinstance(weights, Model):
+            if device != "auto" or imgsz is not None:
+                raise UserError("an open model has its device and input size already: leave both out")
+            model = weights
+        else:
+            model = open_model(weights, build_device(device), imgsz)
+        self.names = model.names
+        self.preprocess = model.preprocess
+        self.inference = Inference(model.network, model.preprocess)
+        self._mirrors = model.mirrors
 
     def predict(
         self,
-        sources: str | Path | Sequence[str | Path],
+        sources: Any,
         conf: float = CONF,
         iou: float = IOU,
         max_det: int = MAX_DET,
         batch: int = 1,
-        class_wise: bool = True,
+        nms: Method = "hard",
+        tile: bool = False,
+        overlap: float = OVERLAP,
+        tta: bool = False,
+        stride: int = 1,
+        bgr: bool = False,
     ) -> Iterator[Result]:
-        """Detect on image files, folders and patterns, one picture's result at a time.
+        """Detect on pictures and videos, one result at a time, in order; memory stays the same however many there are.
+
+        A picture that cannot be read gives a result with ``error``; the others are carried on.
 
         Args:
-            sources: One or several.
-            conf: Least score; a box gets its best class.
-            iou: NMS threshold.
-            max_det: Most boxes a picture.
-            batch: Pictures at once.
-            class_wise: False lets boxes of different classes suppress each other.
+            sources: One source or an iterable of them (a generator is asked as it goes): paths, folders, patterns,
+                lists (``.txt``), videos, camera numbers, stream addresses, bytes of image files, Pillow images, NumPy
+                arrays (RGB) and tensors; see `yolite.sources.items_of`. Cameras and streams come last, all at once.
+            conf: Least score, 0 to 1; a box gets its best class.
+            iou: NMS threshold, 0 to 1.
+            max_det: Most boxes a picture; ``result.detections.capped`` says where there were more.
+            batch: Pictures (with ``tile`` or ``tta``: looks at a picture) at once. The boxes do not depend on it.
+            nms: ``hard`` (within each class), ``agnostic``, ``soft``, ``diou`` or ``fusion`` (`yolite.nms.suppress`).
+            tile: Look at large pictures in tiles of the input's size too, for small objects.
+            overlap: Least share of a tile's side that neighbours have in common, 0 to below 1.
+            tta: Look at each picture in several sizes, and mirrored if the network was trained with mirrored ones.
+            stride: Every so many-th frame of a video file.
+            bgr: Whether NumPy arrays have OpenCV's channel order; other sources are not touched by it.
 
         Raises:
-            UserError: a source does not exist.
+            UserError: an argument is out of range, or a source does not exist.
         """
-        paths = image_paths([sources] if isinstance(sources, (str, Path)) else sources)
-        limits = Thresholds(conf, iou, max_det, best_class=True, class_wise=class_wise)
-        for start in range(0, len(paths), batch):
-            yield from self._batch(paths[start : start + batch], limits)
+        ranges: Sequence[tuple[str, float, bool]] = (
+            ("conf", conf, 0 <= conf <= 1), ("iou", iou, 0 <= iou <= 1), ("max_det", max_det, max_det >= 1),
+            ("batch", batch, batch >= 1), ("overlap", overlap, 0 <= overlap < 1), ("stride", stride, stride >= 1),
+        )  # fmt: skip
+        for name, value, fits in ranges:
+            if not fits:
+                raise UserError(f"{name} {value} is out of range: see the documentation of predict")
+        if nms not in NMS:
+            raise UserError(f"nms {nms!r} is not known{nearest(nms, NMS)}: give {', '.join(NMS)}")
+        limits = Thresholds(conf, iou, max_det, best_class=True, nms=nms)
+        items: Iterable[Any] = items_of(sources, bgr)
+        if not isinstance(sources, Iterator):
+            items = list(items)  # mistakes are said now, not at the first result
+        pictures = read_items(items, stride)
+        if tile or tta:
+            return (self._looked(p, limits, batch, tile, overlap, tta) for p in pictures)
+        return self._in_batches(pictures, limits, batch)
 
-    def _batch(self, paths: Sequence[Path], limits: Thresholds) -> Iterator[Result]:
-        """Detect on a few files; unreadable ones give a result with ``error``."""
-        images: list[Image | str] = []
-        for path in paths:
-            try:
-                images.append(read_image(path))
-            except ImageError as error:
-                images.append(str(error))
-        good = [image for image in images if not isinstance(image, str)]
-        letterboxes = [Letterbox.fit((i.shape[0], i.shape[1]), self.preprocess) for i in good]
+    def _in_batches(self, pictures: Iterator[Picture], limits: Thresholds, batch: int) -> Iterator[Result]:
+        """Detect on ``batch`` pictures at once; those that could not be read take no place in it."""
+        while group := list(islice(pictures, batch)):
+            images = [p.image for p in group if p.image is not None]
+            boxes = [Letterbox.fit((i.shape[0], i.shape[1]), self.preprocess) for i in images]
+            found: Iterator[Detections] = iter(())
+            if images:
+                pixels = [_input(box.pixels(i)) for box, i in zip(boxes, images, strict=True)]
+                found = iter(self.inference(torch.stack(pixels), boxes, limits))
+            for picture in group:
+                yield self._result(picture, next(found) if picture.image is not None else None)
+
+    def _looked(
+        self, picture: Picture, limits: Thresholds, batch: int, tile: bool, overlap: float, tta: bool
+    ) -> Result:
+        """Detect on one picture by several views of it."""
+        if picture.image is None:
+            return self._result(picture, None)
+        size = (picture.image.shape[0], picture.image.shape[1])
+        stride = max(spec.stride for spec in self.inference.network.specs)
+        plan = views(size, self.preprocess, stride, tile, overlap, tta, self._mirrors)
         found: list[Detections] = []
-        if good:
-            pixels = [
-                torch.from_numpy(box.pixels(i)).permute(2, 0, 1) for box, i in zip(letterboxes, good, strict=True)
-            ]
-            found = self.inference(torch.stack(pixels), letterboxes, limits)
-        results = iter(found)
-        for path, image in zip(paths, images, strict=True):
-            if isinstance(image, str):
-                none = torch.zeros(0)
-                empty = Detections(torch.zeros(0, 4), none, none.long(), (0, 0))
-                yield Result(path, empty, self.names, image, None)
-            else:
-                yield Result(path, next(results), self.names, None, image)
+        for group in _alike(plan, batch):
+            pixels = torch.stack([_input(view.pixels(picture.image)) for view in group])
+            shown = self.inference.candidates(pixels, [view.letterbox for view in group], limits)
+            found += [view.back(one, size) for view, one in zip(group, shown, strict=True)]
+        return self._result(picture, merge(found, plan, limits))
+
+    def _result(self, picture: Picture, found: Detections | None) -> Result:
+        if found is None:
+            none = torch.zeros(0)
+            found = Detections(torch.zeros(0, 4), none, none.long(), (0, 0))
+        return Result(
+            picture.source, found, self.names, picture.error, picture.image, picture.path, picture.frame,
+            picture.seconds, picture.rate, picture.note,
+        )  # fmt: skip
+
+
+def _input(pixels: Any) -> torch.Tensor:
+    """Return network input [3, H, W] uint8 of pixels [H, W, 3]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _alike(plan: Sequence[View], batch: int) -> Iterator[list[View]]:
+    """Part views, in order, into groups of at most ``batch`` with one input size."""
+    group: list[View] = []
+    for view in plan:
+        if group and (len(group) == batch or view.letterbox.input != group[0].letterbox.input):
+            yield group
+            group = []
+        group.append(view)
+    if group:
+        yield group

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from yolite.commands.common import read_imgsz, settings_of_use
+from yolite.commands.found import Findings, Tally, places_of
 from yolite.console import Console
 from yolite.errors import UserError
 from yolite.files import check_folder, check_writable, write_json
 from yolite.paths import free_run_folder
-from yolite.predictor import Predictor, Result
+from yolite.predictor import Predictor
 from yolite.processes import Processes, join, leave
-from yolite.sources import image_paths
+from yolite.result import Result
+from yolite.sources import Item, Moving, require_items
+from yolite.video import VideoFile
 
 
 def settings_among(sources: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -31,94 +34,135 @@ def settings_among(sources: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     return [s for s in sources if s not in words], settings
 
 
-def picture_paths(out: Path, sources: Sequence[Path]) -> list[Path]:
-    """Return where each source's picture goes: its own name, numbered where two sources share one."""
-    paths: dict[Path, None] = {}
-    for source in sources:
-        suffix = source.suffix.lower() if source.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else ".jpg"
-        path, number = out / f"{source.stem}{suffix}", 2
-        while path in paths:
-            path, number = out / f"{source.stem}-{number}{suffix}", number + 1
-        paths[path] = None
-    return list(paths)
+def _check_places(folder: Path, items: Sequence[Item], places: Mapping[str, Path], json: Path | None) -> None:
+    """Refuse outputs that cannot be written or would replace a source.
+
+    Raises:
+        UserError: one of these.
+    """
+    check_folder(folder, "--out")
+    if json:
+        check_writable(json, "--json")
+    for place in places.values():
+        check_writable(place, "the picture")
+    on_disk = {item.content.resolve() for item in items if isinstance(item.content, Path)}
+    if any(path.parent == folder.resolve() for path in on_disk) or (json and json.resolve() in on_disk):
+        raise UserError(f"--out {folder} or --json would write over the pictures to be detected on: choose another")
 
 
-def _line(result: Result) -> str:
-    """Return what was found on one picture, for people: ``a.jpg 640x480: 2 cat, 1 dog``."""
-    if result.error is not None:
-        return f"{result.path}: {result.error}"
-    counts = Counter(result.names[label] for label in result.labels.tolist())
-    height, width = result.detections.size
-    found = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
-    return f"{result.path} {width}x{height}: {found}"
+def _frames(item: Item, stride: int) -> int:
+    """Return how many results a source will give, as far as it says; 0: unknown."""
+    if not isinstance(item, Moving):
+        return 1
+    return -(-VideoFile(item.content).frames // stride) if isinstance(item.content, Path) else 0
 
 
-def _merged(
-    processes: Processes, count: int, entries: list[dict[str, Any]], bad: list[str], capped: int
-) -> tuple[list[dict[str, Any]], list[str], int]:
-    """Put the shares of all processes together: JSON entries in the order of the sources, complaints, capped images."""
-    shares = processes.gather((entries, bad, capped))
-    iterators = [iter(part) for part, _, _ in shares]
-    merged = [next(iterators[number % processes.world]) for number in range(count)]
-    return merged, [line for _, part, _ in shares for line in part], sum(number for _, _, number in shares)
+def _follow(results: Iterator[Result], found: Findings, items: Sequence[Item], stride: int, console: Console) -> None:
+    """Take every result, with a progress bar."""
+    counts = [_frames(item, stride) for item in items]
+    total = sum(counts) if all(counts) else 0
+    started, kind = time.monotonic(), "frames" if any(isinstance(item, Moving) for item in items) else "images"
+    try:
+        with console.bar() as progress:
+            for done, result in enumerate(results, 1):
+                found.take(result)
+                rate = done / max(1e-9, time.monotonic() - started)
+                progress(f"{Path(result.source).name} {rate:.1f} {kind}/s", done, total)
+    finally:
+        found.close()
+
+
+def _merged(processes: Processes, count: int, own: Tally) -> Tally:
+    """Put the shares of all processes together; JSON entries in the order of the sources."""
+    shares = processes.gather(own)
+    iterators = [iter(share.entries) for share in shares]
+    together = Tally(bad=[line for share in shares for line in share.bad])
+    if any(share.entries for share in shares):
+        together.entries = [next(iterators[number % processes.world]) for number in range(count)]
+    for name in ("pictures", "frames", "broken", "boxes", "capped"):
+        setattr(together, name, sum(getattr(share, name) for share in shares))
+    return together
+
+
+def _write_json(json: Path, lines: bool, entries: list[dict[str, Any]], processes: Processes) -> None:
+    """Write the one JSON, or put the lines of all processes into one file."""
+    if not lines:
+        write_json(json, {"images": entries})
+        return
+    with json.open("wb") as whole:
+        for rank in range(processes.world):
+            part = _part(json, rank)
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, whole)
+            part.unlink()
+
+
+def _part(json: Path, rank: int) -> Path:
+    return json.with_name(f"{json.name}.part{rank}")
 
 
 def detect_sources(
-    sources: Sequence[str], weights: str, conf: float, iou: float, max_det: int, imgsz: Any, batch: int,
-    device: str, out: Path | None, json: Path | None, class_wise: bool,
+    sources: Sequence[str], weights: str, how: Mapping[str, Any], imgsz: Any, device: str, out: Path | None,
+    json: Path | None,
 ) -> None:  # fmt: skip
-    """Detect on sources, write a picture each and the JSON, print one line each.
+    """Detect on sources, write pictures and videos with boxes and the JSON, print one line each.
+
+    Args:
+        sources: See `yolite.sources.items_of`.
+        weights: What `yolite.weights.open_model` opens.
+        how: Arguments of `Predictor.predict`.
+        imgsz: As typed, or None.
+        device: As typed.
+        out: Folder for the pictures and videos; None: a free runs/detect-N.
+        json: For pictures alone one JSON; with a video, or named .jsonl, a line for every picture or frame.
 
     Raises:
-        UserError: weights or sources cannot be read, or not one of the images can.
+        UserError: weights or sources cannot be read, or not one of the sources can.
     """
     processes = join()
     console = Console(quiet=not processes.main)
     size = read_imgsz(imgsz)
-    paths = image_paths(sources)
+    items = require_items(sources)
     folder = processes.from_main(out or free_run_folder(Path("runs"), "detect"))
-    check_folder(folder, "--out")
-    if json:
-        check_writable(json, "--json")
-    places = picture_paths(folder, paths)
-    for place in places:
-        check_writable(place, "the picture")
-    sources_on_disk = {path.resolve() for path in paths}
-    if any(path.parent == folder.resolve() for path in sources_on_disk) or (json and json.resolve() in sources_on_disk):
-        raise UserError(f"--out {folder} or --json would write over the pictures to be detected on: choose another")
+    places = places_of(folder, items)
+    _check_places(folder, items, places, json)
     predictor = Predictor(weights, device, size)
     folder.mkdir(parents=True, exist_ok=True)
-    own, own_places = processes.share(paths), processes.share(places)
-    entries, bad, capped = [], [], 0
+    own = processes.share(items)
+    lines = json is not None and (json.suffix == ".jsonl" or any(isinstance(item, Moving) for item in items))
     started = time.monotonic()
-    with console.track("detecting") as progress:
-        for result, place in zip(
-            predictor.predict(own, conf, iou, max_det, batch, class_wise), own_places, strict=True
-        ):
-            entries.append(result.to_json())
-            if result.error is not None:
-                bad.append(_line(result))
-            else:
-                capped += result.detections.capped
-                result.save(place)
-                console.say(_line(result))
-            progress(len(entries), len(own))
-    entries, bad, capped = _merged(processes, len(paths), entries, bad, capped)
+    mine = (json if processes.world == 1 else _part(json, processes.rank)) if json and lines else None
+    if mine:
+        mine.parent.mkdir(parents=True, exist_ok=True)
+    found = Findings(own, places, mine, how["stride"], console)
+    _follow(predictor.predict(own, **how), found, own, how["stride"], console)
+    tally = _merged(processes, len(items), found.tally)
     leave(processes)
     if not processes.main:
         return
-    seconds = time.monotonic() - started
-    if json:
-        write_json(json, {"images": entries})
-    if len(bad) == len(paths):
-        raise UserError(f"none of the {len(paths)} files could be read as an image (first: {bad[0]})")
-    for line in bad:
+    if json and not (lines and processes.world == 1):
+        _write_json(json, lines, tally.entries, processes)
+    _summary(tally, len(items), how, time.monotonic() - started, folder, console)
+
+
+def _summary(
+    tally: Tally, sources: int, how: Mapping[str, Any], seconds: float, folder: Path, console: Console
+) -> None:
+    """Say what came of it.
+
+    Raises:
+        UserError: nothing could be read.
+    """
+    if len(tally.bad) == sources:
+        raise UserError(f"none of the {sources} files could be read as an image or video (first: {tally.bad[0]})")
+    for line in tally.bad:
         console.warn(f"{line}; left out")
-    if capped:
-        console.warn(f"{capped} images had more than {max_det} boxes: the best {max_det} are kept (--max-det)")
-    boxes = sum(len(entry["detections"]) for entry in entries)
-    good = len(paths) - len(bad)
+    if tally.capped:
+        most = how["max_det"]
+        console.warn(f"{tally.capped} images had more than {most} boxes: the best {most} are kept (--max-det)")
+    frames = f", {tally.frames} frames ({tally.broken} broken)" if tally.frames else ""
     console.say(
-        f"{boxes} boxes on {good} images, {len(bad)} unreadable, confidence {conf}, NMS IoU {iou}; "
-        f"{good / seconds:.1f} images/s; pictures in {folder}"
+        f"{tally.boxes} boxes on {tally.pictures} images{frames}, {len(tally.bad)} unreadable, confidence "
+        f"{how['conf']}, NMS IoU {how['iou']}; {(tally.pictures + tally.frames) / seconds:.1f} images/s; "
+        f"pictures in {folder}"
     )

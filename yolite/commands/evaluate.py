@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from yolite.build import build_dataset, build_device, build_preprocess, load_split
-from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
-from yolite.commands.common import check_classes, settings_of_use
+from yolite.checkpoint import find_weights, load_checkpoint
+from yolite.commands.common import check_classes, config_of_weights, settings_of_use
 from yolite.commands.findings import findings_files, plain_findings, print_findings, say_report, write_findings
 from yolite.commands.story import history_of, tell_results, tell_run
-from yolite.config import Config, load_config, make_config, merge, replace_setting
+from yolite.config import Config, load_config, make_config, replace_setting
 from yolite.console import Console
 from yolite.data.dataset import Split
 from yolite.data.loader import plain_batches
@@ -22,12 +22,14 @@ from yolite.evaluation.analysis import analyse
 from yolite.evaluation.coco import CocoResult, coco_metric
 from yolite.evaluation.evaluate import evaluate
 from yolite.evaluation.results import read_results
+from yolite.export.runtimes import RUNTIMES
 from yolite.files import write_json
-from yolite.inference import Inference
+from yolite.inference import Inference, Model
 from yolite.postprocess import Thresholds
 from yolite.processes import Processes, join, leave
 from yolite.report.evaluation import write_report
 from yolite.structures import Batch, Detections, Sample
+from yolite.weights import open_model
 
 Seconds = dict[str, float]
 
@@ -43,18 +45,15 @@ def evaluate_weights(
     why = "the weights have their own; data, eval, imgsz and device can be chosen"
     settings = settings_of_use(words, ["data", "eval", "imgsz", "device"], "evaluate --weights", why)
     files = findings_files(json, report)
-    content = load_checkpoint(find_weights(weights))
-    stored = content["config"]
-    if "data" in options:
-        # other data: none of the lists of the data it was trained on
-        stored = merge(stored, {"data": {"train": None, "val": None, "test": None}})
-    config = make_config(stored, {"device": "auto"}, options, settings)
+    if report and Path(weights).suffix in RUNTIMES:
+        raise UserError(f"--report tells of the training, which {weights} holds nothing of: give the checkpoint")
     processes = join()
     console = Console(quiet=not processes.main)
-    config = replace_setting(config, "device", str(build_device(config.device, processes)))
+    model = open_model(weights, build_device(make_config({"device": "auto"}, options, settings).device, processes))
+    config = replace_setting(config_of_weights(model.config, options, settings), "device", str(model.network.device))
     data = load_split(build_dataset(config, console), split, console)
-    check_classes(content["names"], data.names, weights, config.data.source, console)
-    result, detections, seconds = _detect(content, config, data, console, processes)
+    check_classes(model.names, data.names, weights, config.data.source, console)
+    result, detections, seconds = _detect(model, config, data, console, processes)
     leave(processes)
     if not processes.main:
         return
@@ -67,6 +66,7 @@ def evaluate_weights(
     if json:
         write_json(json, plain)
     if report:
+        content = load_checkpoint(find_weights(weights))
         history = history_of(Path(weights), content)
         if not history:
             console.say("no epoch of this run is finished: the report has no curves of the training")
@@ -75,11 +75,11 @@ def evaluate_weights(
 
 
 def _detect(
-    content: Mapping[str, Any], config: Config, data: Split, console: Console, processes: Processes
+    model: Model, config: Config, data: Split, console: Console, processes: Processes
 ) -> tuple[CocoResult, list[Detections], Seconds]:
     """Detect on a split; return the metric, the detections (on the main process) and the seconds by stage."""
     preprocess = build_preprocess(config)
-    inference = Inference(restore_detector(content), preprocess, build_device(config.device))
+    inference = Inference(model.network, preprocess)
     limits = Thresholds(config.eval.conf, config.eval.iou, config.eval.max_det, best_class=False)
     pictures = Pictures(data.samples, preprocess)
     bad: list[str] = []

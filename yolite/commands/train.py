@@ -292,7 +292,7 @@ def _finish(trainer: Trainer) -> None:
     shown = [s.path for s in trainer.val.samples[:PICTURES] if s.path is not None]
     for picture in predictor.predict(shown):
         if picture.image is not None:
-            picture.save(run.path / "pictures" / f"{picture.path.stem}.jpg")
+            picture.save(run.path / "pictures" / f"{Path(picture.source).stem}.jpg")
     run.write_results({**plain, "best_epoch": place.best[1], "train_seconds": round(place.seconds, 1)})
     print_findings(found, config, console, f"best.ckpt (epoch {place.best[1]})")
     ids = trainer.prepared.splits[1].category_ids

@@ -68,6 +68,7 @@ class Header:
         mode: Pillow's name of the pixel format, e.g. ``RGB`` or ``L``.
         raw: The same as it lies in the file, e.g. ``RGB;16B``; empty where the format does not say.
         alpha: Whether there is transparency.
+        frames: Whether there are further frames or pages after the first, which alone is decoded.
     """
 
     size: Size
@@ -77,6 +78,7 @@ class Header:
     mode: str
     raw: str
     alpha: bool
+    frames: bool = False
 
     @property
     def upright(self) -> Size:
@@ -84,8 +86,8 @@ class Header:
         return (self.size[1], self.size[0]) if self.orientation >= 5 else self.size
 
 
-def image_files(folder: Path) -> list[Path]:
-    """List the images of a folder and of those inside it, sorted.
+def image_files(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
+    """List the images (files with one of ``suffixes``) of a folder and of those inside it, sorted.
 
     Raises:
         UserError: one of the folders cannot be opened.
@@ -95,7 +97,7 @@ def image_files(folder: Path) -> list[Path]:
         raise UserError(f"folder {error.filename} cannot be read ({error.strerror}): check its permissions")
 
     found = [Path(top) / name for top, _, names in os.walk(folder, onerror=refuse) for name in names]
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
 
 
 def _require_file(path: Path) -> None:
@@ -139,6 +141,8 @@ def _header(source: Path | BytesIO) -> Header:
             orientation = _exif(picture, source).get(_ORIENTATION, 1)
             alpha = "A" in picture.getbands() or "transparency" in picture.info
             kind, mode = str(picture.format), picture.mode
+            # further pictures of an MPO are other views of one photo, or its preview
+            frames = kind != "MPO" and bool(getattr(picture, "is_animated", False))
     except PillowImage.DecompressionBombError:
         limit = 2 * (PillowImage.MAX_IMAGE_PIXELS or 0)
         raise ImageError(f"its header states more than {limit / 1e6:.0f} million px") from None
@@ -147,7 +151,7 @@ def _header(source: Path | BytesIO) -> Header:
         raise ImageError(f"not a readable image ({type(error).__name__})") from None
     exif = orientation if orientation in _UPRIGHT else 1
     # the decoders of TIFF apply the orientation themselves
-    return Header((height, width), exif, 1 if kind == "TIFF" else exif, kind, mode, str(raw), alpha)
+    return Header((height, width), exif, 1 if kind == "TIFF" else exif, kind, mode, str(raw), alpha, frames)
 
 
 def image_size(path: Path) -> Size:

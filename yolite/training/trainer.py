@@ -24,7 +24,7 @@ from yolite.console import Console
 from yolite.data.loader import TrainLoader, plain_batches
 from yolite.evaluation.coco import CocoResult
 from yolite.evaluation.evaluate import evaluate
-from yolite.inference import Inference
+from yolite.inference import Inference, TorchNetwork
 from yolite.models.detector import Detector
 from yolite.postprocess import Thresholds
 from yolite.processes import Processes
@@ -261,7 +261,7 @@ class Trainer:
         self.processes.copy_from_main(list(self.ema.weights.values()))
         detector = Detector(self.model.graph.records, self.model.specs, self.model.graph.outputs)
         detector.load_state_dict({k: v.to("cpu") for k, v in self.ema.weights.items()})
-        inference = Inference(detector, self.preprocess, self.device)
+        inference = Inference(TorchNetwork(detector, self.device), self.preprocess)
         e = self.config.eval
         limits = Thresholds(e.conf, e.iou, e.max_det, best_class=False)
         loss = [0.0, 0.0, 0.0]  # sum, positives, images

@@ -1,0 +1,42 @@
+"""What ``--weights`` may name, opened ready to run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
+from yolite.errors import UserError
+from yolite.export.runtimes import RUNTIMES, open_exported
+from yolite.inference import Model, Network, TorchNetwork
+from yolite.structures import Size
+
+
+def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = None) -> Model:
+    """Open a checkpoint, a run folder's best one, or an exported file.
+
+    Args:
+        weights: File or run folder.
+        device: Where to run.
+        imgsz: Input (H, W) in px, multiples of the coarsest stride; None takes what it was trained at.
+
+    Raises:
+        UserError: it cannot be read, or cannot be run at that size.
+    """
+    network: Network
+    if Path(weights).suffix in RUNTIMES and not Path(weights).is_dir():
+        content, network = open_exported(Path(weights), device)
+    else:
+        content = load_checkpoint(find_weights(weights))
+        network = TorchNetwork(restore_detector(content), device)
+    stride = max(spec.stride for spec in network.specs)
+    if imgsz and any(side < 1 or side % stride for side in imgsz):
+        raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} needs multiples of {stride}: give such a size")
+    preprocess = restore_preprocess(content)
+    hflip = (content["config"].get("augment") or {}).get("hflip")
+    mirrors = hflip is None or hflip == "auto" or hflip > 0  # a network from elsewhere does not say
+    return Model(
+        network, replace(preprocess, size=imgsz) if imgsz else preprocess, content["names"], content["config"], mirrors
+    )
