@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolite.boxes import matched_iou, pairwise_overlap_share
+from yolite.boxes import matched_iou, mirrored, pairwise_overlap_share
 from yolite.geometry import Image, Letterbox
 from yolite.nms import hard_nms, suppress
 from yolite.postprocess import Thresholds
@@ -63,8 +63,7 @@ class View:
         """Map what was found, in px of the part, to image px of the picture of ``size``."""
         boxes = found.boxes
         if self.mirrored:
-            width = self.window[2] - self.window[0]
-            boxes = torch.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), 1)
+            boxes = mirrored(boxes, self.window[2] - self.window[0], axis=0)
         return replace(found, boxes=boxes + boxes.new_tensor(self.window[:2] * 2), size=size)
 
 
