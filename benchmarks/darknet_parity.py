@@ -29,11 +29,9 @@ import torch
 from torch import nn
 
 from yolite.boxes import pairwise_iou, xyxy_to_cxcywh
-from yolite.build import build_detector, build_preprocess, placeholder_anchors
+from yolite.build import build_preprocess
 from yolite.codec import decode
-from yolite.commands.darknet import configure, learned_layers
-from yolite.darknet.cfg import read_cfg
-from yolite.darknet.network import read_network
+from yolite.commands.darknet import learned_layers, load_network
 from yolite.darknet.weights import read_weights, write_weights
 from yolite.data.images import read_image
 from yolite.geometry import Letterbox
@@ -58,9 +56,7 @@ AIM, SAME = 1e-4, 0.99
 
 def load(cfg: Path) -> tuple[Detector, Preprocess, list[tuple[str, nn.Module]]]:
     """Build a network from its .cfg; return it, how it is fed, and its layers in the order of a .weights file."""
-    network = read_network(read_cfg(cfg))
-    config = configure(network, cfg.stem)
-    detector = build_detector(config, network.classes, placeholder_anchors(config.model))
+    network, config, detector = load_network(cfg)
     return detector, build_preprocess(config), learned_layers(detector, network)
 
 
