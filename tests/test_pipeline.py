@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from tests.test_evaluation import sample
+from yolite.boxes import pairwise_iou
 from yolite.codec import encode
 from yolite.evaluation.coco import coco_metric
 from yolite.geometry import Letterbox
 from yolite.postprocess import Thresholds, postprocess
 from yolite.structures import HeadSpec, Preprocess, Sample, Targets
-from yolite.training.assign import by_ratio
+from yolite.training.assign import assign, reachable
 
 CLASSES = ["a", "b", "c"]
 LIMITS = Thresholds(0.001, 0.65, 100, best_class=False)
@@ -37,22 +38,60 @@ def truths() -> list[Sample]:
     return out
 
 
-def perfect_maps(targets: Targets, levels: list[HeadSpec], images: int, size: tuple[int, int]) -> list[torch.Tensor]:
+def perfect_maps(
+    targets: Targets, levels: list[HeadSpec], images: int, size: tuple[int, int], rule: str = "ratio"
+) -> list[torch.Tensor]:
     """What an ideal network would answer: at each positive the encoded box, certainty and the class."""
     maps = []
-    for spec in levels:
-        rows, columns = size[0] // spec.stride, size[1] // spec.stride
-        found = by_ratio(targets, spec, (rows, columns))
-        raw = torch.full((images, len(spec.anchors), 5 + spec.classes, rows, columns), -12.0)
+    grids = [(size[0] // spec.stride, size[1] // spec.stride) for spec in levels]
+    for spec, grid, found in zip(levels, grids, assign(targets, levels, grids, rule), strict=True):
+        no, yes = (0.0, 1.0) if spec.objectness == "linear" else (-12.0, 12.0)
+        raw = torch.full((images, spec.channels, *grid), no)
         t = encode(targets.boxes[found.target], spec, found.anchor, found.row, found.column)
-        at = (found.image, found.anchor, slice(None), found.row, found.column)
-        answer = torch.full((len(t), 5 + spec.classes), -12.0)
-        answer[:, :4] = t
-        answer[:, 4] = 12.0
-        answer[torch.arange(len(t)), 5 + targets.labels[found.target]] = 12.0
-        raw[at] = answer
-        maps.append(raw.flatten(1, 2))
+        each = 5 if spec.classes_per == "cell" else 5 + spec.classes
+        for n in range(len(t)):
+            cell = raw[found.image[n], :, found.row[n], found.column[n]]
+            start = int(found.anchor[n]) * each
+            cell[start : start + 4] = t[n]
+            cell[start + 4] = yes
+            classes = len(spec.anchors) * 5 if spec.classes_per == "cell" else start + 5
+            cell[classes : classes + spec.classes] = no  # another object's, where two want one prediction
+            cell[classes + targets.labels[found.target[n]]] = yes
+        maps.append(raw)
     return maps
+
+
+GENERATIONS = {
+    "best_iou": [HeadSpec(16, ((320.0, 320.0),) * 2, 3, "linear", 1.0, "square", "linear", "linear", "cell")],
+    "best_anchor": [*specs("exp", 1.0)[:2], HeadSpec(32, ((120.0, 100.0), (200.0, 220.0)), 3, class_code="softmax")],
+}
+
+
+@pytest.mark.parametrize("rule", GENERATIONS)
+def test_truth_through_the_street_of_each_generation(rule: str) -> None:
+    """Their rules give each object to one prediction; objects that share one are left out of the truth."""
+    levels, size = GENERATIONS[rule], (320, 320)
+    samples, letterboxes, targets = letterboxed(size, "stretch")
+    maps = perfect_maps(targets, levels, len(samples), size, rule)
+    found = postprocess(maps, levels, letterboxes, LIMITS)
+    kept = reachable(targets, levels, size, rule)
+    assert len(targets.boxes) - 2 <= kept == sum(len(d) for d in found)
+    result = coco_metric(samples, found, CLASSES)
+    assert result.numbers["AR100"] >= 0.85
+    for s, d in zip(samples, found, strict=True):
+        best = pairwise_iou(d.boxes, s.boxes) * (d.labels[:, None] == s.labels)
+        assert (best.amax(1) > 0.999).all() if len(d) else len(s.boxes) == 0
+
+
+def letterboxed(size: tuple[int, int], mode: str) -> tuple[list[Sample], list[Letterbox], Targets]:
+    samples = truths()
+    letterboxes = [Letterbox.fit(s.size, Preprocess(size, mode=mode)) for s in samples]
+    return samples, letterboxes, Targets(
+        torch.cat([box.apply(s.boxes) for box, s in zip(letterboxes, samples, strict=True)]),
+        torch.cat([s.labels for s in samples]),
+        torch.cat([torch.full((len(s.boxes),), n) for n, s in enumerate(samples)]),
+        torch.zeros(sum(len(s.boxes) for s in samples), dtype=torch.bool),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ["letterbox", "stretch"])
@@ -61,14 +100,8 @@ def perfect_maps(targets: Targets, levels: list[HeadSpec], images: int, size: tu
 def test_truth_through_the_whole_street_scores_one(
     mode: str, wh: str, grid_scale: float, size: tuple[int, int]
 ) -> None:
-    levels, samples = specs(wh, grid_scale), truths()
-    letterboxes = [Letterbox.fit(s.size, Preprocess(size, mode=mode)) for s in samples]
-    targets = Targets(
-        torch.cat([box.apply(s.boxes) for box, s in zip(letterboxes, samples, strict=True)]),
-        torch.cat([s.labels for s in samples]),
-        torch.cat([torch.full((len(s.boxes),), n) for n, s in enumerate(samples)]),
-        torch.zeros(sum(len(s.boxes) for s in samples), dtype=torch.bool),
-    )
+    levels = specs(wh, grid_scale)
+    samples, letterboxes, targets = letterboxed(size, mode)
     maps = perfect_maps(targets, levels, len(samples), size)
     found = postprocess(maps, levels, letterboxes, LIMITS)
     result = coco_metric(samples, found, CLASSES)

@@ -12,7 +12,7 @@ from yolite.checkpoint import describe, save_checkpoint
 from yolite.config import Config, make_config, to_plain
 from yolite.console import Console
 from yolite.darknet.cfg import read_cfg
-from yolite.darknet.layers import Network, read_network
+from yolite.darknet.network import Network, read_network
 from yolite.darknet.weights import read_weights
 from yolite.errors import UserError
 from yolite.files import check_writable, read_lines
@@ -50,6 +50,17 @@ def read_names(path: Path | None, classes: int) -> list[str]:
     return names
 
 
+def load_network(cfg: Path) -> tuple[Network, Config, Detector]:
+    """Build the network of a .cfg, its weights drawn at random.
+
+    Raises:
+        UserError: the file cannot be read, or is no network.
+    """
+    network = read_network(read_cfg(cfg))
+    config = configure(network, cfg.stem)
+    return network, config, build_detector(config, network.classes, placeholder_anchors(config.model))
+
+
 def import_model(cfg: Path, weights: Path, names_file: Path | None, out: Path) -> None:
     """Read a network with its weights and write it as a checkpoint.
 
@@ -60,10 +71,8 @@ def import_model(cfg: Path, weights: Path, names_file: Path | None, out: Path) -
     if os.path.lexists(out):
         raise UserError(f"--out {out} is there already: choose another name")
     console = Console()
-    network = read_network(read_cfg(cfg))
+    network, config, detector = load_network(cfg)
     names = read_names(names_file, network.classes)
-    config = configure(network, cfg.stem)
-    detector = build_detector(config, network.classes, placeholder_anchors(config.model))
     layers = learned_layers(detector, network)
     header = read_weights(weights, layers)
     content = describe(detector, build_preprocess(config), names, to_plain(config))
@@ -74,12 +83,9 @@ def import_model(cfg: Path, weights: Path, names_file: Path | None, out: Path) -
         f"{cfg.stem}: {network.sections} layers, {len(layers)} of them with {parameters:,} parameters, trained on "
         f"{header.seen:,} pictures (version {header.major}.{header.minor}.{header.revision})"
     )
-    height, width = config.imgsz
-    console.say(
-        f"input {height}x{width} ({config.preprocess.mode}), {network.classes} classes "
-        f"({', '.join(names[:4])}{' ...' if len(names) > 4 else ''}), strides "
-        f"{', '.join(str(spec.stride) for spec in detector.specs)}"
-    )
+    (height, width), strides = config.imgsz, ", ".join(str(spec.stride) for spec in detector.specs)
+    some = f"{', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
+    console.say(f"input {height}x{width} ({config.preprocess.mode}), {len(names)} classes ({some}), strides {strides}")
     if names_file is None:
         console.say("no --names: the classes are called by their numbers")
     console.say(f"{out}: yolite detect --weights {out} PICTURE; yolite train --weights {out} --data DATA")

@@ -72,9 +72,8 @@ def configure(model: str | None, file: Path | None, options: Mapping[str, Any], 
     if weights and model is None and file is None:
         content = load_checkpoint(find_weights(weights))
         stored = content["config"]
-        base = {
-            "model": stored["model"], "preprocess": stored["preprocess"], "loss": fitting_loss(restore_specs(content)),
-        }  # fmt: skip
+        base = {key: stored[key] for key in ("imgsz", "model", "preprocess")}
+        base["loss"] = fitting_loss(restore_specs(content))
         config = make_config(base, options, parse_words(words))
     else:
         config = load_config(model, file, options, words)

@@ -5,7 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor, nn
+
+
+class Formula(nn.Module):
+    """An activation that torch has no module for, as a function of tensors."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape → the same shape."""
+        return self.function(x)
+
+
+def _plse(x: Tensor) -> Tensor:
+    """Darknet's piecewise linear sigmoid."""
+    return torch.where(x < -4, 0.01 * (x + 4), torch.where(x > 4, 0.01 * (x - 4) + 1, 0.125 * x + 0.5))
+
+
+def _stair(x: Tensor) -> Tensor:
+    """Every second step of the stairs is a slope."""
+    n, step = x.floor(), (x / 2).floor()
+    return torch.where(n % 2 == 0, step, x - n + step)
+
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,  # x · sigmoid(x), also called swish
@@ -19,6 +44,18 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "hard_swish": nn.Hardswish,
     "identity": nn.Identity,
     "linear": nn.Identity,  # Darknet's word for it
+    # and what else Darknet's files may ask for (github.com/AlexeyAB/darknet, src/activations.h)
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": partial(nn.GELU, "tanh"),
+    "relie": partial(nn.LeakyReLU, 0.01),
+    "hardtan": nn.Hardtanh,
+    "ramp": partial(Formula, lambda x: x.relu() + 0.1 * x),
+    "loggy": partial(Formula, lambda x: (x / 2).tanh()),
+    "hard_mish": partial(Formula, lambda x: torch.where(x > 0, x, (x.clamp(min=-2) + 2) * x.clamp(min=-2) / 2)),
+    "lhtan": partial(Formula, lambda x: x.clamp(0, 1) + 0.001 * (x - x.clamp(0, 1))),
+    "plse": partial(Formula, _plse),
+    "stair": partial(Formula, _stair),
 }
 NORMS = ("bn", "group", "none")
 POOLS: dict[str, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
