@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torchvision import models
 
+from tests.test_training import SMALL
 from yolite.build import build_detector, build_preprocess, placeholder_anchors
 from yolite.checkpoint import describe, load_checkpoint, restore_detector, restore_preprocess, save_checkpoint
 from yolite.config import load_config, to_plain
@@ -186,3 +187,28 @@ def test_first_weights_are_drawn_like_all_others() -> None:
 def test_wrong_rows_are_refused(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Graph([LayerRecord("torchvision", (-1,), arguments)], [0])
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_the_file_and_needs_it_no_more(cli, shapes: Path, tmp_path: Path) -> None:
+    """With the backbone frozen, the checkpoint holds torchvision's numbers; fine-tuning and resuming do not ask."""
+    own = whole("mobilenet_v3_small")
+    torch.save(own.state_dict(), tmp_path / "w.pth")
+    asked = ("--data", shapes, *SMALL, "--overfit", 2, "--epochs", 1, "--batch", 2, "train.transfer=last")
+    run = tmp_path / "run"
+    status, out, err = cli("train", *asked, "--model", "yolite-mobilenetv3-small",
+                           f"model.pretrained={tmp_path / 'w.pth'}", "--out", run)  # fmt: skip
+    assert status == 0, err
+    assert "mobilenet_v3_small: 206 tensors from" in out
+    assert "as they were drawn at random" not in out + err
+    state = load_checkpoint(run / "last.ckpt")["weights"]
+    assert torch.equal(state["graph.layers.2.layers.12.0.weight"], own.features[12][0].weight)
+    assert torch.equal(state["graph.layers.0.layers.0.1.running_var"], own.features[0][1].running_var)
+    (tmp_path / "w.pth").unlink()
+    status, out, err = cli("train", *asked, "--weights", run, "--out", tmp_path / "tuned")
+    assert status == 0, err
+    assert "is not read: --weights gives the weights" in out
+    assert cli("train", "--resume", run)[0] == 0
+    status, _, err = cli("train", *asked, "--model", "yolite-resnet18", "model.pretrained=none.pth", "--out", tmp_path)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "none.pth is no file" in err
