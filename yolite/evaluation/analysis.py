@@ -111,6 +111,8 @@ def to_plain(found: Analysis, samples: Sequence[Sample]) -> dict[str, Any]:
             "right": found.curves.right[:, ::STEP].tolist(),
             "wrong": found.curves.wrong[:, ::STEP].tolist(),
         },
+        "pr": {"iou": 0.5, "precision": found.result.precision.round(4).tolist(),
+               "confidence": found.result.confidence.round(4).tolist()},
         "confusion": {"confidence": found.confidence, "matrix": found.confusion.tolist()},
         "calibration": {"from": CALIBRATED_FROM, "error": c.error, "boxes": c.boxes.tolist(),
                         "score": c.score.tolist(), "right": c.right.tolist()},
