@@ -95,14 +95,14 @@ def views(
         for y in starts(height, tile_h, overlap):
             windows += [(x, y, min(x + tile_w, width), min(y + tile_h, height))
                         for x in starts(width, tile_w, overlap)]  # fmt: skip
-    looks = [(scale, mirrored and mirrors) for scale, mirrored in SCALES] if tta else [SCALES[0]]
+    looks = [(scale, mirror and mirrors) for scale, mirror in SCALES] if tta else [SCALES[0]]
     out = []
-    for scale, mirrored in dict.fromkeys(looks):
+    for scale, mirror in dict.fromkeys(looks):
         sides = [max(stride, round(side * scale / stride) * stride) for side in preprocess.size]
         sized = preprocess if scale == 1 else replace(preprocess, size=(sides[0], sides[1]))
         for i, window in enumerate(windows):
             part = (window[3] - window[1], window[2] - window[0])
-            out.append(View(window, Letterbox.fit(part, sized), mirrored, i == 0))
+            out.append(View(window, Letterbox.fit(part, sized), mirror, i == 0))
     return out
 
 
