@@ -6,7 +6,7 @@ Loaders alone, two processes each, nothing is trained: ``plain`` reads and resiz
 ``cached`` the same from pictures decoded once (in RAM), ``mosaic`` every sample from four cached pictures with zoom,
 shift, flip and colour. Each of the 128 pictures is there eight times: the peer keeps the last 128 it has decoded, so
 that its ``plain`` would else never read a file, and epochs of eight batches would time how epochs begin. Both tools
-take turns, three rounds of at least ten seconds each; the median is printed. Time it on an otherwise idle machine. A
+take turns, three rounds of at least five seconds each; the median is printed. Time it on an otherwise idle machine. A
 finished row lies in benchmarks/results/loader.json and is not run again.
 """
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "loader.json"
 MODES = ("plain", "cached", "mosaic")
 SIZES = (320, 640)
-ROUNDS, SECONDS, BATCH, WORKERS, COPIES = 3, 10.0, 16, 2, 8
+ROUNDS, SECONDS, BATCH, WORKERS, COPIES = 3, 5.0, 16, 2, 8
 
 
 def repeated(source: Path, place: Path) -> Path:
