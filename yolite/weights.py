@@ -25,7 +25,7 @@ def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = N
         UserError: it cannot be read, or cannot be run at that size.
     """
     content = load_checkpoint(find_weights(weights))
-    network = TorchNetwork(restore_detector(content), device)
+    network = TorchNetwork(restore_detector(content), device, alone=device.type == "cpu")
     stride = network.detector.max_stride
     if imgsz and any(side < 1 or side % stride for side in imgsz):
         raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} needs multiples of {stride}: give such a size")

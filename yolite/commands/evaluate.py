@@ -47,7 +47,8 @@ def evaluate_weights(
     data = load_split(build_dataset(config, console), split, console)
     check_classes(content["names"], data.names, weights, config.data.source, console)
     preprocess = build_preprocess(config)
-    inference = Inference(TorchNetwork(restore_detector(content), device), preprocess)
+    network = TorchNetwork(restore_detector(content), device, alone=device.type == "cpu")
+    inference = Inference(network, preprocess)
     limits = Thresholds(config.eval.conf, config.eval.iou, config.eval.max_det, best_class=False)
     pictures = Pictures(data.samples, preprocess)
     bad: list[str] = []
