@@ -30,7 +30,7 @@ def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = N
         content, network = open_exported(Path(weights), device)
     else:
         content = load_checkpoint(find_weights(weights))
-        network = TorchNetwork(restore_detector(content), device)
+        network = TorchNetwork(restore_detector(content), device, alone=device.type == "cpu")
     stride = max(spec.stride for spec in network.specs)
     if imgsz and any(side < 1 or side % stride for side in imgsz):
         raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} needs multiples of {stride}: give such a size")
