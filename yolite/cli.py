@@ -16,7 +16,7 @@ from yolite import __version__
 from yolite.defaults import CONF, IOU, MAX_DET, NMS, OVERLAP
 from yolite.errors import UserError, nearest
 
-LATER = ("explain", "import", "bench", "serve", "ablate")
+LATER = ("explain", "import", "serve", "ablate")
 """Verbs of the contract that are not built yet."""
 
 app = typer.Typer(
@@ -191,6 +191,22 @@ def export(
     options = _options(data__source=data, imgsz=imgsz)
     thresholds = {"conf": conf, "iou": iou, "max-det": max_det}
     return export_weights(weights, format, out, int8, nms, thresholds, split, options, words or [], json)
+
+
+@app.command()
+def bench(
+    weights: Annotated[str, typer.Option(help="checkpoint, run folder (its best) or exported file")],
+    words: Words = None,
+    data: Annotated[str | None, typer.Option(help="whose pictures are read [default: its training's]")] = None,
+    split: Annotated[str, typer.Option(help="role of its pictures: train, val or test")] = "val",
+    imgsz: Imgsz = None,
+    device: Device = None,
+    json: Json = None,
+) -> None:
+    """Measure latency, images/s, memory and where the time goes, for every installed backend."""
+    from yolite.commands.bench import bench_weights
+
+    bench_weights(weights, split, _options(data__source=data, imgsz=imgsz, device=device), words or [], json)
 
 
 @app.command()
