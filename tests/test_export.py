@@ -26,41 +26,8 @@ from yolite.models.detector import fused
 from yolite.postprocess import Thresholds, postprocess
 from yolite.structures import Detections
 
-MINI = """
-model:
-  name: mini
-  backbone:
-    - {block: conv, out: 16, kernel: 3, stride: 2}
-    - {block: conv, out: 24, kernel: 3, stride: 2}
-    - {block: conv, out: 48, kernel: 3, stride: 2, name: fine}
-    - {block: csp, out: 48, n: 1}
-    - {block: conv, out: 64, kernel: 3, stride: 2, name: coarse}
-  neck:
-    - {block: upsample}
-    - {block: concat, from: [above, fine], name: joined}
-  head:
-    - {block: grid_head, from: joined, hidden: 32}
-    - {block: grid_head, from: coarse, hidden: 32}
-  code: {strides: [8, 16], anchors_per_level: 2}
-"""
-"""A network that learns eight scenes and is traced in a second."""
-
 CPU = torch.device("cpu")
 SOURCES = {"onnx": ".onnx", "openvino": ".xml", "torchexport": ".pt2"}
-
-
-@pytest.fixture(scope="session")
-def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder: the network above after an overfit of eight scenes, pictures of 96x128 in an input of 96x160."""
-    from yolite.cli import main
-
-    folder = tmp_path_factory.mktemp("export")
-    (folder / "mini.yaml").write_text(MINI)
-    words = ["train", "--data", shapes, "--model", folder / "mini.yaml", "--imgsz", "96x160", "--batch", 4, "--epochs",
-             40, "--overfit", 8, "--out", folder / "run", "data.workers=0", "train.precision=fp32", "train.lr=0.01",
-             "train.warmup_epochs=3", "data.val=images/train"]  # fmt: skip
-    assert main([str(word) for word in words]) == 0
-    return folder / "run"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -86,7 +53,7 @@ def traced_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def files(trained: Path) -> dict[str, Path]:
+def files(mini_run: Path) -> dict[str, Path]:
     """The run exported in each format that is installed."""
     from yolite.cli import main
 
@@ -97,8 +64,8 @@ def files(trained: Path) -> dict[str, Path]:
             pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
         if name == "openvino":
             pytest.importorskip("openvino", reason="the extra openvino is not installed")
-        out[name] = trained.parent / f"mini{suffix}"
-        words = ["export", "--weights", trained, "--format", name, "--out", out[name], "--json", f"{out[name]}.json"]
+        out[name] = mini_run.parent / f"mini{suffix}"
+        words = ["export", "--weights", mini_run, "--format", name, "--out", out[name], "--json", f"{out[name]}.json"]
         assert main([str(word) for word in words]) == 0
     return out
 
@@ -117,11 +84,11 @@ def pictures(tmp_path: Path) -> list[Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(SOURCES))
 def test_an_exported_file_gives_the_boxes_of_the_checkpoint(
-    name: str, files: dict[str, Path], trained: Path, pictures: list[Path]
+    name: str, files: dict[str, Path], mini_run: Path, pictures: list[Path]
 ) -> None:
-    """Nothing else to configure; alone and in a batch, at the trained input size and at another."""
+    """Nothing else to configure; alone and in a batch, at the mini_run input size and at another."""
     for imgsz in (None, (64, 224)):
-        wanted = list(Predictor(trained, imgsz=imgsz).predict(pictures))
+        wanted = list(Predictor(mini_run, imgsz=imgsz).predict(pictures))
         assert sum(len(one.boxes) for one in wanted) > 2
         exported = Predictor(files[name], imgsz=imgsz)
         for batch in (1, 3):
@@ -141,10 +108,10 @@ def test_an_exported_file_gives_the_boxes_of_the_checkpoint(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(SOURCES))
 def test_evaluate_and_detect_take_exported_files(
-    name: str, cli, files: dict[str, Path], trained: Path, pictures: list[Path], tmp_path: Path
+    name: str, cli, files: dict[str, Path], mini_run: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
     numbers = []
-    for weights in (trained, files[name]):
+    for weights in (mini_run, files[name]):
         status, out, err = cli("evaluate", "--weights", weights, "--json", tmp_path / "e.json")
         assert status == 0, out + err
         numbers.append(json.loads((tmp_path / "e.json").read_text())["AP"])
@@ -156,7 +123,7 @@ def test_evaluate_and_detect_take_exported_files(
 
 
 @pytest.mark.slow
-def test_a_changed_weight_fails_the_report(cli, trained: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_changed_weight_fails_the_report(cli, mini_run: Path, tmp_path: Path, monkeypatch) -> None:
     """One of 48 channels of one layer, in the file alone: exit 1, and the file is not under its name."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
@@ -172,7 +139,7 @@ def test_a_changed_weight_fails_the_report(cli, trained: Path, tmp_path: Path, m
     monkeypatch.setattr(command, "write_onnx", planted)
     out = tmp_path / "m.onnx"
     out.write_bytes(b"the old one")
-    status, text, err = cli("export", "--weights", trained, "--format", "onnx", "--out", out, "--json", tmp_path / "r")
+    status, text, err = cli("export", "--weights", mini_run, "--format", "onnx", "--out", out, "--json", tmp_path / "r")
     assert status == 1, text + err
     assert "kept as" in err
     assert out.read_bytes() == b"the old one"
@@ -183,7 +150,7 @@ def test_a_changed_weight_fails_the_report(cli, trained: Path, tmp_path: Path, m
 
 
 @pytest.mark.slow
-def test_nms_in_the_graph(trained: Path, cli, pictures: list[Path], tmp_path: Path, monkeypatch) -> None:
+def test_nms_in_the_graph(mini_run: Path, cli, pictures: list[Path], tmp_path: Path, monkeypatch) -> None:
     """The standalone example agrees with the Predictor."""
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -191,11 +158,11 @@ def test_nms_in_the_graph(trained: Path, cli, pictures: list[Path], tmp_path: Pa
     import onnx_standalone
 
     words = ["--nms", "--conf", 0.3, "--iou", 0.4, "--max-det", 2]
-    status, text, err = cli("export", "--weights", trained, "--format", "onnx", *words, "--out", tmp_path / "m.onnx")
+    status, text, err = cli("export", "--weights", mini_run, "--format", "onnx", *words, "--out", tmp_path / "m.onnx")
     assert status == 0, text + err
     assert "boxes of the graph without a partner" in text
     session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
-    for result in Predictor(trained).predict(pictures[:2], conf=0.3, iou=0.4, max_det=2):
+    for result in Predictor(mini_run).predict(pictures[:2], conf=0.3, iou=0.4, max_det=2):
         rows = onnx_standalone.detect(session, str(result.path))
         found = Detections(torch.tensor([row["box"] for row in rows]).reshape(-1, 4),
                            torch.tensor([row["score"] for row in rows]),
@@ -208,13 +175,13 @@ def test_nms_in_the_graph(trained: Path, cli, pictures: list[Path], tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_the_standalone_example(files: dict[str, Path], trained: Path, pictures: list[Path], monkeypatch) -> None:
+def test_the_standalone_example(files: dict[str, Path], mini_run: Path, pictures: list[Path], monkeypatch) -> None:
     runtime = pytest.importorskip("onnxruntime")
     monkeypatch.syspath_prepend(Path(__file__).parent.parent / "examples")
     import onnx_standalone
 
     session = runtime.InferenceSession(files["onnx"], providers=["CPUExecutionProvider"])
-    for result in Predictor(trained).predict(pictures[:2]):  # of input size or larger: alike to a pixel's rounding
+    for result in Predictor(mini_run).predict(pictures[:2]):  # of input size or larger: alike to a pixel's rounding
         rows = onnx_standalone.detect(session, str(result.path))
         assert [row["name"] for row in rows] == [result.names[i] for i in result.labels]
         np.testing.assert_allclose([row["box"] for row in rows], result.boxes, atol=1.5)
@@ -223,11 +190,11 @@ def test_the_standalone_example(files: dict[str, Path], trained: Path, pictures:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_int8(name: str, cli, trained: Path, tmp_path: Path) -> None:
+def test_int8(name: str, cli, mini_run: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime" if name == "onnx" else "openvino")
     out = tmp_path / f"m{SOURCES[name]}"
-    status, text, err = cli("export", "--weights", trained, "--format", name, "--int8", "--out", out, "--json",
+    status, text, err = cli("export", "--weights", mini_run, "--format", name, "--int8", "--out", out, "--json",
                             tmp_path / "r.json", "--split", "train")  # fmt: skip
     report = json.loads((tmp_path / "r.json").read_text())
     rows = {row["name"]: row for row in report["rows"]}
@@ -308,20 +275,20 @@ def test_another_input_size_is_not_square() -> None:
         (["--format", "torchexport", "--split", "valid"], "is no role"),
     ],
 )
-def test_what_a_format_cannot_honour_is_refused(words: list[str], part: str, cli, trained: Path) -> None:
-    status, _, err = cli("export", "--weights", trained, *words)
+def test_what_a_format_cannot_honour_is_refused(words: list[str], part: str, cli, mini_run: Path) -> None:
+    status, _, err = cli("export", "--weights", mini_run, *words)
     assert status == 2
     assert part in err
     assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(("name", "extra"), [("onnx", "onnx"), ("openvino", "openvino")])
-def test_a_missing_extra_is_named(name: str, extra: str, cli, trained: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_missing_extra_is_named(name: str, extra: str, cli, mini_run: Path, tmp_path: Path, monkeypatch) -> None:
     for module in ("onnxruntime", "onnxscript", "openvino") if name == "onnx" else ("openvino",):
         monkeypatch.setitem(sys.modules, module, None)
     if name == "openvino":
         monkeypatch.setattr(command, "need_onnx", lambda: None)
-    status, _, err = cli("export", "--weights", trained, "--format", name)
+    status, _, err = cli("export", "--weights", mini_run, "--format", name)
     assert status == 2
     assert f"pip install 'yolite[{extra}]'" in err
     suffix = SOURCES[name]
@@ -394,9 +361,9 @@ def test_importing_openvino_sends_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_traced_graph_answers_at_any_size(trained: Path, files: dict[str, Path]) -> None:
+def test_a_traced_graph_answers_at_any_size(mini_run: Path, files: dict[str, Path]) -> None:
     """Also one cell, and every output by its name."""
-    model: Callable = Readable(fused(restore_detector(load_checkpoint(trained / "best.ckpt"))))
+    model: Callable = Readable(fused(restore_detector(load_checkpoint(mini_run / "best.ckpt"))))
     for path in files.values():
         about, network = open_exported(path, CPU, lambda about: about["export"]["outputs"])
         assert about["export"]["outputs"] == model.outputs == ["boxes", "scores", "raw_0", "raw_1"]
