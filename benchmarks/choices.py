@@ -55,6 +55,7 @@ JOBS: dict[str, str | Callable[[Plain], None]] = {
     "model.act=tanh": "model.act=tanh",
     "model.norm=group": "model.norm=group",
     "model.norm=none": "model.norm=none",
+    "model.norm=none train.lr=0.0005": "model.norm=none train.lr=0.0005",
     "model.down=max": "model.down=max",
     "model.init=xavier": "model.init=xavier",
     "row `se` after each csp": after("csp", {"block": "se"}),

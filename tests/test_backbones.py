@@ -8,17 +8,18 @@ import torch
 from torch import nn
 from torchvision import models
 
-from tests.test_training import SMALL
 from yolite.build import build_detector, build_preprocess, placeholder_anchors
 from yolite.checkpoint import describe, load_checkpoint, restore_detector, restore_preprocess, save_checkpoint
-from yolite.config import load_config, to_plain
+from yolite.config import load_config, make_config, to_plain
 from yolite.console import Console
 from yolite.errors import UserError
-from yolite.models.backbones import NETS
-from yolite.models.detector import Detector, fused
+from yolite.models.backbones import NETS, Stage
+from yolite.models.detector import Detector, fused, initialise
 from yolite.models.graph import Graph, LayerRecord
 from yolite.models.summary import summarise
 from yolite.paths import shipped
+from yolite.structures import HeadSpec
+from yolite.training.prepare import prepare
 from yolite.training.pretrained import find_pretrained, load_pretrained
 
 CONFIGS = {
@@ -80,7 +81,11 @@ def test_loaded_weights_give_torchvisions_own_classes(net: str, tmp_path: Path) 
 
 
 def test_vgg_without_its_classifier_takes_torchvisions_weights(tmp_path: Path) -> None:
-    own = whole("vgg16").features
+    with torch.device("meta"):  # without its 120 million numbers of classifier
+        own = models.vgg16(init_weights=False).features
+    own.to_empty(device="cpu")
+    for parameter in own.parameters():
+        nn.init.normal_(parameter, std=0.05)
     weights = {f"features.{name}": value for name, value in own.state_dict().items()}
     torch.save(weights, tmp_path / "w.pth", _use_new_zipfile_serialization=False)  # as old as torchvision's file
     model = make("vgg16")
@@ -154,9 +159,13 @@ def _saved(folder: Path, model: Detector) -> Path:
 
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_the_first_stage_sees_as_far_as_the_summary_says(net: str) -> None:
-    model = make(net)
+    records = [
+        LayerRecord("torchvision", (-1,), {"net": net, "stage": 1}),
+        LayerRecord("grid_head", (0,), {"anchors": 1, "classes": 1}),
+    ]
+    model = Detector(records, [HeadSpec(8, ((8.0, 8.0),), 1)], [1])
     said = summarise(model, (64, 64))[0].receptive
-    part = Graph(model.graph.records[:1], [0]).eval()
+    part = Graph(records[:1], [0]).eval()
     for module in list(part.modules()):
         if isinstance(module, nn.Conv2d):
             nn.init.constant_(module.weight, 1 / module.weight[0].numel())
@@ -172,9 +181,11 @@ def test_the_first_stage_sees_as_far_as_the_summary_says(net: str) -> None:
 
 
 def test_first_weights_are_drawn_like_all_others() -> None:
-    a, b = make("mobilenet_v3_large"), make("mobilenet_v3_large")
+    a, b = make("mobilenet_v3_small"), make("mobilenet_v3_small")
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
-    hidden = make("vgg16").graph.layers[2].layers[0]
+    stage = Stage([256], "vgg16", 2)
+    initialise(stage, 0)
+    hidden = stage.layers[0]
     assert hidden.weight.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.02)
     assert not hidden.bias.any()
 
@@ -189,26 +200,33 @@ def test_wrong_rows_are_refused(arguments: dict[str, object], words: str) -> Non
         Graph([LayerRecord("torchvision", (-1,), arguments)], [0])
 
 
-@pytest.mark.slow
-def test_a_run_starts_from_the_file_and_needs_it_no_more(cli, shapes: Path, tmp_path: Path) -> None:
-    """With the backbone frozen, the checkpoint holds torchvision's numbers; fine-tuning and resuming do not ask."""
+def test_a_run_starts_from_the_file_and_needs_it_no_more(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fine-tuning and resuming do not ask for the file again; a wrong place is said before the data is read."""
     own = whole("mobilenet_v3_small")
     torch.save(own.state_dict(), tmp_path / "w.pth")
-    asked = ("--data", shapes, *SMALL, "--overfit", 2, "--epochs", 1, "--batch", 2, "train.transfer=last")
-    run = tmp_path / "run"
-    status, out, err = cli("train", *asked, "--model", "yolite-mobilenetv3-small",
-                           f"model.pretrained={tmp_path / 'w.pth'}", "--out", run)  # fmt: skip
-    assert status == 0, err
-    assert "mobilenet_v3_small: 206 tensors from" in out
-    assert "as they were drawn at random" not in out + err
-    state = load_checkpoint(run / "last.ckpt")["weights"]
+    asked = {"data": {"source": str(shapes), "workers": 0}, "imgsz": 96, "overfit": 2,
+             "train": {"transfer": "last", "batch": 2}}  # fmt: skip
+    words = [f"model.pretrained={tmp_path / 'w.pth'}"]
+    config = load_config("yolite-mobilenetv3-small", options=asked, words=words)
+    prepared = prepare(config, Console())
+    state, said = prepared.detector.state_dict(), "".join(capsys.readouterr())
+    assert "mobilenet_v3_small: 206 tensors from" in said
+    assert "as they were drawn at random" not in said
     assert torch.equal(state["graph.layers.2.layers.12.0.weight"], own.features[12][0].weight)
     assert torch.equal(state["graph.layers.0.layers.0.1.running_var"], own.features[0][1].running_var)
+    assert not prepared.detector.graph.layers[0].layers[0][0].weight.requires_grad, "transfer=last freezes it"
+    save_checkpoint(
+        tmp_path / "a.ckpt",
+        {**describe(prepared.detector, prepared.preprocess, prepared.names, to_plain(prepared.config)),
+         "weights": state, "ema": None},
+    )  # fmt: skip
     (tmp_path / "w.pth").unlink()
-    status, out, err = cli("train", *asked, "--weights", run, "--out", tmp_path / "tuned")
-    assert status == 0, err
-    assert "is not read: --weights gives the weights" in out
-    assert cli("train", "--resume", run)[0] == 0
-    status, _, err = cli("train", *asked, "--model", "yolite-resnet18", "model.pretrained=none.pth", "--out", tmp_path)
-    assert (status, err.count("\n")) == (2, 1)
-    assert "none.pth is no file" in err
+    tuned = load_config("yolite-mobilenetv3-small", options={**asked, "weights": str(tmp_path / "a.ckpt")}, words=words)
+    again = prepare(tuned, Console()).detector.state_dict()
+    assert "is not read: --weights gives the weights" in capsys.readouterr().out
+    assert all(torch.equal(again[name], value) for name, value in state.items())
+    prepare(prepared.config, Console(quiet=True), resuming=True)
+    with pytest.raises(UserError, match=r"w\.pth is no file"):
+        prepare(make_config(to_plain(config), {"data": {"source": "nowhere"}}), Console())
