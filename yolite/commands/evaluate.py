@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolite.build import build_dataset, build_device, build_preprocess, load_split
+from yolite.build import build_dataset, build_preprocess, load_split
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
 from yolite.commands.common import check_classes, print_metric, settings_of_use
 from yolite.config import load_config, make_config, merge
 from yolite.console import Console
 from yolite.data.loader import plain_batches
 from yolite.data.pictures import Pictures
+from yolite.devices import build_device
 from yolite.errors import UserError
 from yolite.evaluation.coco import coco_metric, read_results
 from yolite.evaluation.evaluate import evaluate, to_json
