@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from yolite.build import build_device
 from yolite.defaults import CONF, IOU, MAX_DET, NMS, OVERLAP
+from yolite.devices import build_device
 from yolite.errors import UserError, nearest
 from yolite.geometry import Letterbox
 from yolite.inference import Inference, Model

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from yolite.build import build_dataset, build_device, build_preprocess, load_split
+from yolite.build import build_dataset, build_preprocess, load_split
 from yolite.checkpoint import find_weights, load_checkpoint
 from yolite.commands.common import check_classes, config_of_weights, settings_of_use
 from yolite.commands.findings import findings_files, plain_findings, print_findings, say_report, write_findings
@@ -17,6 +17,7 @@ from yolite.console import Console
 from yolite.data.dataset import Split
 from yolite.data.loader import plain_batches
 from yolite.data.pictures import Pictures
+from yolite.devices import build_device
 from yolite.errors import UserError
 from yolite.evaluation.analysis import analyse
 from yolite.evaluation.coco import CocoResult, coco_metric

@@ -12,13 +12,14 @@ from typing import Any, NoReturn
 
 import torch
 
-from yolite.build import build_device, fitting_loss
+from yolite.build import fitting_loss
 from yolite.charts import plot_curves, plot_gradients
 from yolite.checkpoint import find_weights, load_checkpoint, restore_specs
 from yolite.commands.findings import FindingsFiles, plain_findings, print_findings, say_report, write_findings
 from yolite.commands.story import tell_run
 from yolite.config import Config, load_config, make_config, merge, parse_words, to_plain
 from yolite.console import Console
+from yolite.devices import build_device
 from yolite.errors import UserError, require
 from yolite.evaluation.analysis import Analysis, analyse
 from yolite.files import check_folder, read_json
