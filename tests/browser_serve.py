@@ -24,13 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def browser() -> webdriver.Chrome:
     """Start Chromium without a window."""
     options = webdriver.ChromeOptions()
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--disable-gpu",
-        "--window-size=1000,1000",
-    ):
+    for flag in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu", "window-size=1000,1000",
+                 "disable-quic", "no-first-run", "disable-sync", "disable-background-networking",
+                 "disable-component-update"):  # fmt: skip
         options.add_argument(f"--{flag}")
     options.binary_location = "/usr/bin/chromium"
     return webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))

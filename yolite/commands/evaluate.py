@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolite.build import build_dataset, build_device, build_preprocess, load_split
+from yolite.build import build_dataset, build_preprocess, load_split
 from yolite.commands.common import check_classes, config_of_weights, print_metric, settings_of_use
 from yolite.config import load_config, make_config
 from yolite.console import Console
@@ -20,7 +20,7 @@ from yolite.inference import Inference
 from yolite.postprocess import Thresholds
 from yolite.processes import join, leave
 from yolite.structures import Batch, Detections, Sample
-from yolite.weights import open_model
+from yolite.weights import choose_device, open_model
 
 
 def evaluate_weights(
@@ -37,7 +37,7 @@ def evaluate_weights(
         check_writable(json, "--json")
     processes = join()
     console = Console(quiet=not processes.main)
-    device = build_device(make_config({"device": "auto"}, options, settings).device, processes)
+    device = choose_device(weights, make_config({"device": "auto"}, options, settings).device, processes)
     model = open_model(weights, device)
     config = config_of_weights(model.config, options, settings)
     data = load_split(build_dataset(config, console), split, console)
