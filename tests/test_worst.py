@@ -13,7 +13,7 @@ from yolite.evaluation.analysis import Analysis, analyse, to_plain
 from yolite.evaluation.coco import coco_metric
 from yolite.evaluation.results import read_results, results_rows, worst_file
 from yolite.evaluation.worst import doubts
-from yolite.sources import image_paths
+from yolite.sources import require_items
 from yolite.structures import Detections, Sample
 
 A, B, C, D = ([100.0 * i, 0, 100.0 * i + 40, 40] for i in range(4))
@@ -108,11 +108,11 @@ def test_detect_takes_the_file_as_a_list(tmp_path: Path) -> None:
     content = worst_file([sample([A], [0], ident=n) for n in (7, 8, 9)], three_pictures().worst, ["a", "b"], [1, 2], {})
     path = tmp_path / "worst.json"
     path.write_text(json.dumps(content))
-    assert image_paths([path]) == [tmp_path / "8", tmp_path / "9"]
+    assert [item.content for item in require_items([path])] == [tmp_path / "8", tmp_path / "9"]
     content["images"][0]["file_name"] = "/elsewhere/x.jpg"
     path.write_text(json.dumps(content))
-    assert image_paths([path])[0] == Path("/elsewhere/x.jpg")
+    assert require_items([path])[0].content == Path("/elsewhere/x.jpg")
     for wrong in ("[]", "{}", '{"images": []}', '{"images": [{"id": 1}]}'):
         path.write_text(wrong)
         with pytest.raises(UserError, match="no list of images"):
-            image_paths([path])
+            require_items([path])

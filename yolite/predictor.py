@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from yolite.defaults import CONF, IOU, MAX_DET, NMS, OVERLAP
-from yolite.devices import build_device
 from yolite.errors import UserError, nearest
 from yolite.geometry import Letterbox
 from yolite.inference import Inference, Model
@@ -26,7 +25,7 @@ from yolite.result import Result
 from yolite.sources import Picture, items_of, read_items
 from yolite.structures import Detections, Size
 from yolite.views import View, merge, views
-from yolite.weights import open_model
+from yolite.weights import choose_device, open_model
 
 
 class Predictor:
@@ -51,7 +50,7 @@ class Predictor:
                 raise UserError("an open model has its device and input size already: leave both out")
             model = weights
         else:
-            model = open_model(weights, build_device(device), imgsz)
+            model = open_model(weights, choose_device(weights, device), imgsz)
         self.names = model.names
         self.preprocess = model.preprocess
         self.inference = Inference(model.network, model.preprocess)

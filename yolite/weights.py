@@ -7,11 +7,23 @@ from pathlib import Path
 
 import torch
 
+from yolite.build import build_device
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
 from yolite.errors import UserError
 from yolite.export.runtimes import RUNTIMES, open_exported
 from yolite.inference import Model, Network, TorchNetwork
+from yolite.processes import ALONE, Processes
 from yolite.structures import Size
+
+
+def choose_device(weights: str | Path, name: str, processes: Processes = ALONE) -> torch.device:
+    """Return the device that ``name`` means for these weights: ``auto`` is the processor where a runtime needs asking.
+
+    Raises:
+        UserError: no such device here.
+    """
+    asks = Path(weights).suffix in (".onnx", ".xml") and not Path(weights).is_dir()
+    return build_device("cpu" if name == "auto" and asks else name, processes)
 
 
 def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = None) -> Model:

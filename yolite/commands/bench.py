@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from yolite.build import build_dataset, build_device, build_preprocess, load_split
+from yolite.build import build_dataset, build_preprocess, load_split
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
 from yolite.commands.common import config_of_weights, settings_of_use
 from yolite.config import make_config
@@ -28,6 +28,7 @@ from yolite.files import check_writable, write_json
 from yolite.models.detector import fused
 from yolite.models.summary import summarise
 from yolite.structures import Size
+from yolite.weights import choose_device
 
 PICTURES = 64
 """Most pictures that are read in turn."""
@@ -110,9 +111,9 @@ def bench_weights(
     if json:
         check_writable(json, "--json")
     console, path = Console(), Path(weights)
-    device = build_device(make_config({"device": "auto"}, options, settings).device)
+    device = choose_device(weights, make_config({"device": "auto"}, options, settings).device)
     if path.suffix in RUNTIMES and not path.is_dir():
-        content, _ = open_exported(path, device if path.suffix == ".pt2" else torch.device("cpu"))
+        content, _ = open_exported(path, device)
     else:
         path = find_weights(weights)
         content = load_checkpoint(path)
@@ -125,7 +126,7 @@ def bench_weights(
         jobs = _jobs(path, content, Path(folder), console)
         for done, (name, variant, file) in enumerate(jobs):
             progress(done, len(jobs))
-            on = device if variant or file.suffix == ".pt2" else torch.device("cpu")
+            on = device if variant or file == path else torch.device("cpu")
             row = _measured(Job(str(file), variant, str(on), size, [str(p) for p in pictures], torch.get_num_threads()))
             rows.append({"backend": f"{name}{f' ({on})' * (on.type != 'cpu')}", **row,
                          "gflops_per_second": flops / row["forward_p50_ms"] / 1e6})  # fmt: skip

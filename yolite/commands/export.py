@@ -222,6 +222,8 @@ def export_weights(
         rows = prove(path, model, config, data, share, console)
         passed = all(row.passed for row in rows)
         for name in request.files:
+            with path.with_name(name).open("rb") as file:
+                os.fsync(file.fileno())
             os.replace(path.with_name(name), request.out.with_name(name + ".failed" * (not passed)))
     _show(rows, f"parity of {request.out}", console)
     if json:

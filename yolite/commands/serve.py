@@ -7,13 +7,12 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from yolite.build import build_device
 from yolite.commands.common import read_imgsz
 from yolite.console import Console
 from yolite.defaults import IOU, MAX_DET
 from yolite.errors import UserError
 from yolite.inference import Inference
-from yolite.weights import open_model
+from yolite.weights import choose_device, open_model
 
 
 def serve_weights(
@@ -42,7 +41,7 @@ def serve_weights(
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--host {host} --port {port} cannot be listened on ({reason}): choose another") from None
-    model = open_model(weights, build_device(device), size)
+    model = open_model(weights, choose_device(weights, device), size)
     batcher = Batcher(Inference(model.network, model.preprocess), IOU, MAX_DET, batch)
     limits = Limits(concurrency, int(megabytes * 2**20), megapixels * 1e6, seconds)
     program = make_app(Serving(batcher, model.names, str(Path(weights)), limits))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from yolite.codec import decode, scores
+from yolite.errors import UserError
 from yolite.export.extras import quiet
 from yolite.models.detector import Detector
 from yolite.nms import hard_nms
@@ -126,14 +127,21 @@ def raw_names(specs: Sequence[HeadSpec]) -> list[str]:
 
 
 def trace(model: Readable) -> torch.export.ExportedProgram:
-    """Trace a model for any batch and any input size of whole cells of the coarsest stride."""
+    """Trace a model for any batch and any input size of whole cells of the coarsest stride.
+
+    Raises:
+        UserError: a layer does what no graph can hold.
+    """
     stride = model.detector.max_stride
     height, width = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
     shapes = ({0: torch.export.Dim("batch", min=1), 2: stride * height, 3: stride * width},)
     # A batch of two and sides that differ: torch.export takes a one for a constant, and equal sides for one.
     example = torch.zeros(2, 3, 3 * stride, 5 * stride)
-    with quiet():
-        program = torch.export.export(model.eval().requires_grad_(False), (example,), dynamic_shapes=shapes)
+    try:
+        with quiet():
+            program = torch.export.export(model.eval().requires_grad_(False), (example,), dynamic_shapes=shapes)
+    except Exception as error:  # torch has dozens
+        raise UserError(f"this network cannot be exported ({' '.join(str(error).split())[:160]})") from error
     for node in program.graph.nodes:
         for note in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
             node.meta.pop(note, None)  # the paths of this machine are nobody's business

@@ -22,9 +22,8 @@ from yolite.weights import open_model
 
 STEPS = ("decode", "preprocess", "forward", "postprocess")
 WARM_UP = 5
-SECONDS = 5.0
-"""Each backend is measured for so long, and on at least `LEAST` pictures."""
 LEAST = 20
+"""Each backend is measured on at least so many pictures."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Job:
         size: (H, W) of the input.
         pictures: Files, read in turn.
         threads: Of every runtime.
+        seconds: For how long at least.
     """
 
     weights: str
@@ -46,6 +46,7 @@ class Job:
     size: Size
     pictures: list[str]
     threads: int
+    seconds: float = 5.0
 
 
 class _Variant(TorchNetwork):
@@ -109,7 +110,7 @@ def measure(job: Job) -> dict[str, Any]:
         next(rounds)
     rows: list[dict[str, float]] = []
     begun = time.perf_counter()
-    while len(rows) < LEAST or time.perf_counter() - begun < SECONDS:
+    while len(rows) < LEAST or time.perf_counter() - begun < job.seconds:
         rows.append(next(rounds))
     whole, forward = (np.array([row[name] for row in rows]) * 1000 for name in ("all", "forward"))
     total = {step: sum(row[step] for row in rows) for step in STEPS}

@@ -43,7 +43,7 @@ class Tolerance:
 
 
 FLOAT = Tolerance(raw=1e-3, box=0.05, score=1e-3, lost=0.005, ap=0.001)
-INT8 = Tolerance(raw=None, box=None, score=None, lost=0.2, ap=0.015)
+INT8 = Tolerance(raw=None, box=None, score=None, lost=0.1, ap=0.015)
 LEAST_SHARE = 0.8
 """Of the FLOPs of an INT8 file, at least so much is to run in INT8."""
 

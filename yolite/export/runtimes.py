@@ -50,17 +50,6 @@ def _refuse(path: Path, error: Exception) -> UserError:
     return UserError(f"{path} cannot be read ({' '.join(str(error).split())[:160]}): export it anew")
 
 
-def _cpu_only(device: torch.device, path: Path) -> torch.device:
-    """Refuse a GPU.
-
-    Raises:
-        UserError: another device than the processor was asked for.
-    """
-    if device.type != "cpu":
-        raise UserError(f"{path} runs on the processor here: give --device cpu")
-    return device
-
-
 def open_onnx(path: Path, device: torch.device, outputs: Outputs) -> tuple[dict[str, Any], Run]:
     """Open an ONNX file with ONNX Runtime.
 
@@ -98,9 +87,11 @@ def open_openvino(path: Path, device: torch.device, outputs: Outputs) -> tuple[d
     """Open an OpenVINO file (.xml, its .bin beside it), computed in float32 or, where it is quantised, in INT8.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or another device than the processor was asked for.
     """
     openvino = need_openvino()
+    if device.type != "cpu":
+        raise UserError(f"{path} runs on the processor here: give --device cpu")
     core = openvino.Core()
     try:
         model = core.read_model(path)
@@ -118,7 +109,6 @@ def open_openvino(path: Path, device: torch.device, outputs: Outputs) -> tuple[d
         compiled = core.compile_model(part, "CPU", hints)
     except RuntimeError as error:
         raise _refuse(path, error) from None
-    _cpu_only(device, path)
 
     def run(images: Tensor) -> list[Tensor]:
         found = compiled(images.numpy())

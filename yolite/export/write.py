@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from yolite.errors import UserError
 from yolite.export.about import KEY
 from yolite.export.extras import need_onnx, need_openvino, quiet
 from yolite.export.graph import Readable
@@ -54,13 +57,28 @@ def to_onnx(program: torch.export.ExportedProgram, model: Readable) -> Any:
     return proto
 
 
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say in one sentence that a library could not write.
+
+    Raises:
+        UserError: for what it raised.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path.name} could not be written ({reason}): free space or choose another place") from error
+
+
 def write_onnx(proto: Any, text: str, path: Path) -> None:
     """Write an ONNX file: weights, graph and metadata in one."""
     onnx, _ = need_onnx()
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, {KEY: text})
     onnx.checker.check_model(proto, full_check=True)
-    onnx.save(proto, path)
+    with _told(path):
+        onnx.save(proto, path)
 
 
 def write_openvino(proto: Any, text: str, path: Path) -> None:
@@ -68,11 +86,12 @@ def write_openvino(proto: Any, text: str, path: Path) -> None:
     openvino = need_openvino()
     model = openvino.Core().read_model(proto.SerializeToString())
     model.set_rt_info(text, [KEY])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    with _told(path):
+        openvino.save_model(model, path, compress_to_fp16=False)
 
 
 def write_program(program: torch.export.ExportedProgram, text: str, path: Path) -> None:
     """Write a torch.export file without its guards: they are source code, which a reader would have to run."""
     program._guards_code = []  # torch has no public way to leave them out
-    with quiet():
+    with quiet(), _told(path):
         torch.export.save(program, path, extra_files={KEY: text})

@@ -86,11 +86,11 @@ async def _pictures(request: Request) -> list[tuple[str, bytes]]:
         found = [("picture", body)] if body else []
     else:
         try:
-            form = await request.form(max_files=MOST_IMAGES, max_fields=MOST_IMAGES)
+            async with request.form(max_files=MOST_IMAGES, max_fields=MOST_IMAGES) as form:
+                sent = [value for _, value in form.multi_items() if isinstance(value, Uploaded)]
+                found = [(file.filename or "picture", await file.read()) for file in sent]
         except (HTTPException, MultiPartException) as error:
             raise HTTPException(400, f"the form cannot be read: {getattr(error, 'detail', error)}") from None
-        files = [value for _, value in form.multi_items() if isinstance(value, Uploaded)]
-        found = [(file.filename or "picture", await file.read()) for file in files]
     if not found:
         raise HTTPException(400, "no picture came: send one as the body, or several as files of a form")
     return found

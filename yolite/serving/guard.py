@@ -11,6 +11,10 @@ from typing import Any
 import anyio
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+MOST_DRAINED = 64 * 2**20
+"""Bytes, and below seconds, of a refused upload that are read and thrown away."""
+SECONDS_DRAINED = 1.0
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -73,13 +77,17 @@ class Guard:
         if scope["method"] != "POST":
             await self.program(scope, receive, counted)
         elif self.busy >= self.limits.concurrency:
-            await _answer(counted, 429, f"{self.busy} requests are being worked on: try again in a moment")
+            text = f"{self.busy} requests are being worked on: try again in a moment"
+            await _drain(receive)
+            await _answer(counted, 429, text)
         else:
             self.busy += 1
             try:
                 body = await self._body(scope, receive)
                 await self.program(scope, _replay(body, receive), counted)
             except Refused as refused:
+                if refused.status == 413:
+                    await _drain(receive)
                 await _answer(counted, refused.status, str(refused))
             finally:
                 self.busy -= 1
@@ -109,6 +117,17 @@ class Guard:
                         return bytes(body)
         except TimeoutError:
             raise Refused(408, f"an upload may take {self.limits.seconds:g} s") from None
+
+
+async def _drain(receive: Receive) -> None:
+    """Throw away what is left of an upload, for a while: who is hung up on while sending does not see the answer."""
+    left = MOST_DRAINED
+    with anyio.move_on_after(SECONDS_DRAINED):
+        while left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if message["type"] == "http.disconnect" or not message.get("more_body"):
+                break
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
