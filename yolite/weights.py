@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from yolite.build import build_device
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
+from yolite.devices import build_device
 from yolite.errors import UserError
 from yolite.export.runtimes import RUNTIMES, open_exported
 from yolite.inference import Model, Network, TorchNetwork
