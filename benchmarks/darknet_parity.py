@@ -159,8 +159,8 @@ def compare_boxes(python: Path, cfg: Path, weights: Path, pictures: list[Path]) 
     return {"pictures": len(pictures), "boxes": counts[0], "boxes_opencv": counts[1], "same": same / max(counts)}
 
 
-def find_on_dog(cfg: Path, weights: Path, names: list[str], picture: Path) -> dict[str, Any]:
-    """Detect on the network input that OpenCV's own resize gives (bilinear, as in Darknet)."""
+def find_on_dog(python: Path, cfg: Path, weights: Path, names: list[str], picture: Path) -> dict[str, Any]:
+    """Let both detect on the network input that OpenCV's own resize gives (bilinear, as in Darknet)."""
     import cv2
 
     detector, preprocess, layers = load(cfg)
@@ -171,8 +171,12 @@ def find_on_dog(cfg: Path, weights: Path, names: list[str], picture: Path) -> di
         maps = fused(detector)(preprocess.normalise(torch.from_numpy(image).permute(2, 0, 1)[None]))
     itself = Letterbox.fit(preprocess.size, replace(preprocess, mode="stretch"))
     found = postprocess(maps, detector.specs, [itself], Thresholds(CONF, IOU, 100, best_class=True))[0]
+    theirs = run_opencv(python, cfg, weights, image.transpose(2, 0, 1)[None], "--boxes", str(CONF), str(IOU))["0"]
     pairs = zip(found.labels.tolist(), found.scores.tolist(), strict=True)
-    return {"found": {names[label]: round(score, 3) for label, score in pairs}}
+    return {
+        "found": {names[label]: round(score, 3) for label, score in pairs},
+        "opencv": {names[int(label)]: round(float(score), 3) for score, label in theirs[:, 4:]},
+    }
 
 
 def show(rows: list[dict[str, Any]]) -> bool:
@@ -189,7 +193,8 @@ def show(rows: list[dict[str, Any]]) -> bool:
             )
     for row in rows:
         if row["kind"] == "dog":
-            print(f"\n{row['model']} on dog.jpg: {', '.join(f'{k} {v}' for k, v in row['found'].items())}")
+            both = [", ".join(f"{k} {v}" for k, v in row[who].items()) for who in ("found", "opencv")]
+            print(f"\n{row['model']} on dog.jpg: {both[0]}; OpenCV: {both[1]}")
     return all(row.get("raw", 0) < AIM and row.get("decoded", 0) < AIM and row.get("same", 1) >= SAME for row in rows)
 
 
@@ -221,7 +226,7 @@ def main() -> None:
             elif kind == "boxes":
                 figures = compare_boxes(given.opencv, cfg, weights, sorted(coco.rglob("*.jpg")))
             else:
-                figures = find_on_dog(cfg, weights, names, dog)
+                figures = find_on_dog(given.opencv, cfg, weights, names, dog)
             rows.append({"kind": kind, "model": model, **figures})
             given.results.parent.mkdir(parents=True, exist_ok=True)
             given.results.write_text(json.dumps(rows, indent=2) + "\n")

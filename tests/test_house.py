@@ -52,6 +52,15 @@ def test_models_know_nothing_of_data_loss_or_config() -> None:
                 assert other == "structures" or other.startswith("models."), f"{name} imports {other}"
 
 
+def test_darknet_knows_networks_and_files_alone() -> None:
+    for name in FILES:
+        if name.startswith("darknet."):
+            for other in FILES[name]:
+                assert other.startswith(("darknet.", "models.")) or other in ("errors", "files", "structures"), (
+                    f"{name} imports {other}"
+                )
+
+
 def test_data_and_evaluation_do_not_know_each_other_or_models() -> None:
     for name in FILES:
         for package, strangers in (("data.", ("evaluation", "models", "training")),

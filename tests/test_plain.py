@@ -1,11 +1,14 @@
 """The plain layers of YOLOv1 to v4, each against a loop or torch's own layer."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from yolite.models.conv import Conv, activation
 from yolite.models.graph import BLOCKS
 from yolite.models.plain import (
     AvgPool,
@@ -143,3 +146,44 @@ def test_every_plain_layer_has_a_name() -> None:
     for name in ("maxpool", "avgpool", "reorg", "slice", "shortcut", "multiply", "dropout", "connected", "local",
                  "conv_head", "cell_head", "conv", "upsample"):  # fmt: skip
         assert name in BLOCKS
+
+
+def test_a_convolution_with_padding_of_its_own() -> None:
+    layer, x = Conv([3], 4, 3, padding=0, norm="none", act="linear"), torch.randn(1, 3, 5, 6)
+    torch.testing.assert_close(layer(x), F.conv2d(x, layer.conv.weight, layer.conv.bias))
+    assert Conv([3], 4, 5, dilation=2).conv.padding == (4, 4)
+
+
+def scalar(name: str, x: float) -> float:
+    """Darknet's activations (src/activations.h), number by number."""
+    if name == "elu":
+        return x if x >= 0 else math.exp(x) - 1
+    if name == "selu":
+        return 1.0507 * (x if x >= 0 else 1.6732 * (math.exp(x) - 1))
+    if name == "gelu":
+        return 0.5 * x * (1 + math.tanh(0.797885 * x + 0.035677 * x**3))
+    if name == "relie":
+        return x if x > 0 else 0.01 * x
+    if name == "hardtan":
+        return max(-1.0, min(1.0, x))
+    if name == "ramp":
+        return x * (x > 0) + 0.1 * x
+    if name == "loggy":
+        return 2 / (1 + math.exp(-x)) - 1
+    if name == "hard_mish":
+        return x if x > 0 else (x * x / 2 + x if x > -2 else 0.0)
+    if name == "lhtan":
+        return 0.001 * x if x < 0 else (0.001 * (x - 1) + 1 if x > 1 else x)
+    if name == "plse":
+        return 0.01 * (x + 4) if x < -4 else (0.01 * (x - 4) + 1 if x > 4 else 0.125 * x + 0.5)
+    n = math.floor(x)  # stair
+    return float(math.floor(x / 2)) if n % 2 == 0 else x - n + math.floor(x / 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["elu", "selu", "gelu", "relie", "hardtan", "ramp", "loggy", "hard_mish", "lhtan", "plse", "stair"]
+)
+def test_darknets_odd_activations(name: str) -> None:
+    x = torch.linspace(-6, 6, 49, dtype=torch.float64) + 0.01
+    wanted = torch.tensor([scalar(name, value) for value in x.tolist()], dtype=torch.float64)
+    torch.testing.assert_close(activation(name)(x), wanted, rtol=1e-3, atol=1e-4)

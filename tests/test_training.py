@@ -129,7 +129,7 @@ def test_fine_tuning_lists_what_is_kept(cli, shapes: Path, tmp_path: Path) -> No
     status, out, _ = cli("train", "--data", data, "--weights", tmp_path / "a", "--epochs", "1", "--batch", "4",
                          "--imgsz", "96", "data.workers=0", "--out", tmp_path / "b")  # fmt: skip
     assert status == 0
-    assert "newly drawn: graph.layers.21.class_out, graph.layers.22.class_out" in out
+    assert "newly drawn: layers.21.class_out, layers.22.class_out" in out
     assert load_checkpoint(tmp_path / "b" / "best.ckpt")["names"] == ["block", "disc", "star"]
 
 

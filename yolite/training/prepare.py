@@ -132,8 +132,10 @@ def _start_weights(detector: Detector, weights: str, console: Console) -> None:
     kept, new = transfer(detector, load_checkpoint(find_weights(weights)))
     if not kept:
         raise UserError(f"no tensor of {weights} fits this model: leave --model out to take the checkpoint's own")
-    layers = sorted({name.rpartition(".")[0] for name in new})
-    remade = f"; newly drawn: {', '.join(layers)}" if layers else ""
+    parts = dict.fromkeys(name.rpartition(".")[0].removeprefix("graph.") for name in new)
+    names = [record.name for record in detector.graph.records]
+    called = [f"{part} ({name})" if (name := names[int(part.split(".")[1])]) else part for part in parts]
+    remade = f"; newly drawn: {', '.join(called)}" if called else ""
     console.say(f"weights from {weights}: {len(kept)} of {len(kept) + len(new)} tensors kept{remade}")
 
 
