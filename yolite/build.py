@@ -121,12 +121,12 @@ def _scaled(row: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
 
 
 def _choose(records: Sequence[LayerRecord], model: ModelConfig) -> list[LayerRecord]:
-    """Add the model's act, norm and down where a row leaves them at the default that `Conv` has, too.
+    """Add the model's act, norm, eps and down where a row leaves them at the default that `Conv` has, too.
 
     Raises:
         UserError: a choice that no row takes.
     """
-    choices = {key: choice for key in ("act", "norm", "down") if (choice := getattr(model, key)) is not None}
+    choices = {key: choice for key in ("act", "norm", "eps", "down") if (choice := getattr(model, key)) is not None}
     usual, out, taken = inspect.signature(Conv).parameters, list(records), set()
     for index, record in enumerate(records):
         own = inspect.signature(BLOCKS[record.block]).parameters if record.block in BLOCKS else {}

@@ -104,6 +104,7 @@ class ModelConfig(_Section):
     norm: Literal["bn", "group", "none"] | None = Field(
         None, description="norm of the rows that name none; null: their own default, bn"
     )
+    eps: Positive | None = Field(None, description="what norms add to the variance; null: their own default, 1e-5")
     down: Literal["stride", "max", "avg"] | None = Field(
         None, description="what halves the maps in the conv rows that do not say: their stride or a pool; null: stride"
     )
