@@ -16,7 +16,7 @@ from yolite import __version__
 from yolite.defaults import CONF, IOU, MAX_DET
 from yolite.errors import UserError, nearest
 
-LATER = ("explain", "export", "bench", "serve", "ablate")
+LATER = ("export", "bench", "serve", "ablate")
 """Verbs of the contract that are not built yet."""
 
 app = typer.Typer(
@@ -168,6 +168,25 @@ def detect(
     sources, settings = settings_among(sources)
     imgsz, device = settings.get("imgsz", imgsz), settings.get("device", device)
     detect_sources(sources, weights, conf, iou, max_det, imgsz, batch, device or "auto", out, json, nms == "hard")
+
+
+@app.command()
+def explain(
+    weights: Annotated[str, typer.Option(help="checkpoint or run folder (its best)")],
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="image files, folders, patterns")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="data set that has the true boxes of the images")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for pages and pictures [default: runs/explain-N]")] = None,
+    cell: Annotated[
+        str | None, typer.Option(metavar="LEVEL,ROW,COLUMN[,ANCHOR]", help="prediction to follow, numbers from 0")
+    ] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="a batch of training pictures in place of IMAGE")] = False,
+) -> None:
+    """Show each step from a picture to its boxes, and what training asks of it, on one page with pictures."""
+    from yolite.commands.explain import explain as explain_images
+
+    explain_images(images or [], weights, _options(data__source=data), out, cell, batch)
 
 
 @app.command()

@@ -34,6 +34,29 @@ class Thresholds:
     class_wise: bool = True
 
 
+def passing(boxes: Tensor, values: Tensor, limits: Thresholds) -> tuple[Tensor, Tensor, Tensor]:
+    """Say which boxes of one image score above ``conf``.
+
+    Args:
+        boxes: [N, 4] input px.
+        values: [N, classes] scores.
+        limits: What to let through.
+
+    Returns:
+        Row in ``boxes``, score and label [K] of each, in the order of ``boxes``.
+    """
+    if limits.best_class:
+        score, label = values.max(-1)
+        row = (score > limits.conf).nonzero()[:, 0]
+        score, label = score[row], label[row]
+    else:
+        row, label = (values > limits.conf).nonzero(as_tuple=True)
+        score = values[row, label]
+    # A net that diverged can give infinite boxes; they are no boxes.
+    finite = torch.isfinite(boxes[row]).all(-1) & torch.isfinite(score)
+    return row[finite], score[finite], label[finite]
+
+
 def select(boxes: Tensor, values: Tensor, limits: Thresholds) -> tuple[Tensor, Tensor, Tensor, bool]:
     """Threshold and NMS for one image.
 
@@ -45,16 +68,7 @@ def select(boxes: Tensor, values: Tensor, limits: Thresholds) -> tuple[Tensor, T
     Returns:
         Boxes [K, 4], scores [K], labels [K], best first, and whether ``max_det`` cut the list.
     """
-    if limits.best_class:
-        score, label = values.max(-1)
-        row = (score > limits.conf).nonzero()[:, 0]
-        score, label = score[row], label[row]
-    else:
-        row, label = (values > limits.conf).nonzero(as_tuple=True)
-        score = values[row, label]
-    # A net that diverged can give infinite boxes; they are no boxes.
-    finite = torch.isfinite(boxes[row]).all(-1) & torch.isfinite(score)
-    row, label, score = row[finite], label[finite], score[finite]
+    row, score, label = passing(boxes, values, limits)
     kept, capped = hard_nms(boxes[row], score, label, limits.iou, limits.max_det, limits.class_wise)
     return boxes[row[kept]], score[kept], label[kept], capped
 
