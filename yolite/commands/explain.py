@@ -148,7 +148,7 @@ def _explain_pictures(
         told = Explained(path.name, Path(weights).name, trace, read_cell(trace, place), truth, loss, why)
         size = write_picture_page(page, told, inference, names)
         console.say(
-            f"{path}: {len(trace.found)} boxes; {page}, {size / 2**20:.1f} MB; pictures in {page.with_suffix('')}"
+            f"{path}: {len(trace.found)} boxes; {page} ({size / 2**20:.1f} MB), pictures in {page.with_suffix('')}"
         )
     if len(bad) == len(paths):
         raise UserError(f"none of the {len(paths)} files could be read as an image (first: {bad[0]})")

@@ -99,8 +99,9 @@ def _pictures(
         for n in levels
     ]  # fmt: skip
     before = f"Before: {len(trace.candidates)} candidates above {trace.limits.conf:g}."
+    after = f"After: {len(trace.found)} boxes."
     out["nms"] = [shelf.add("before-nms", draw.draw_found(trace, names, False), before),
-                  shelf.add("after-nms", draw.draw_found(trace, names, True), f"After: {len(trace.found)} boxes.")]  # fmt: skip
+                  shelf.add("after-nms", draw.draw_found(trace, names, True), after)]  # fmt: skip
     truth = told.truth
     out["truth"] = [] if truth is None else [
         shelf.add(f"truth-{n}", draw.draw_truth(trace.pixels, truth, 0, n, specs[n].stride), _asked(truth, n, specs))
@@ -161,8 +162,10 @@ def _candidates(trace: Trace, names: Sequence[str]) -> list[dict[str, Any]]:
         fate = (f"kept: box {number[row]}" if row in number else
                 f"dropped by box {number[by]}, IoU {float(found.overlap[row]):.3f}" if by >= 0 else
                 f"cut off: more than {trace.limits.max_det}")  # fmt: skip
-        out.append({"name": names[int(found.labels[row])], "score": float(found.scores[row]), "place": found.places[row],
-                    "box": [round(v, 1) for v in found.boxes[row].tolist()], "fate": fate, "kept": row in number})  # fmt: skip
+        out.append({
+            "name": names[int(found.labels[row])], "score": float(found.scores[row]), "place": found.places[row],
+            "box": [round(v, 1) for v in found.boxes[row].tolist()], "fate": fate, "kept": row in number,
+        })  # fmt: skip
     return out
 
 

@@ -1,6 +1,6 @@
-"""One picture through one model, by the functions of inference: every layer's output, every candidate, who dropped whom.
+"""One picture through one model: every layer's output, every candidate, who dropped whom.
 
-The tensors are those of `yolite.inference.Inference`: hooks on the layers of its graph keep what they answered.
+The tensors and functions are those of `yolite.inference`: hooks on the layers of its graph keep what they answered.
 """
 
 from __future__ import annotations

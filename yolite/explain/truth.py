@@ -1,4 +1,4 @@
-"""What training asks of the predictions of some pictures: who is positive, ignored, negative, and what each object costs.
+"""What training asks of predictions: who is positive, ignored, negative, and what each object costs.
 
 All of it is said by `yolite.training`: `assign` chooses the positives, `DetectionLoss.goals` what is asked of the rest,
 and its parts are summed over each object's own predictions instead of over all.
