@@ -16,9 +16,6 @@ from yolite import __version__
 from yolite.defaults import CONF, IOU, MAX_DET, NMS, OVERLAP
 from yolite.errors import UserError, nearest
 
-LATER = ("explain",)
-"""Verbs of the contract that are not built yet."""
-
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
@@ -242,6 +239,25 @@ def serve(
 
 
 @app.command()
+def explain(
+    weights: Annotated[str, typer.Option(help="checkpoint or run folder (its best)")],
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="image files, folders, patterns")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="data set that has the true boxes of the images")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for pages and pictures [default: runs/explain-N]")] = None,
+    cell: Annotated[
+        str | None, typer.Option(metavar="LEVEL,ROW,COLUMN[,ANCHOR]", help="prediction to follow, numbers from 0")
+    ] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="a batch of training pictures in place of IMAGE")] = False,
+) -> None:
+    """Show each step from a picture to its boxes, and what training asks of it, on one page with pictures."""
+    from yolite.commands.explain import explain as explain_images
+
+    explain_images(images or [], weights, _options(data__source=data), out, cell, batch)
+
+
+@app.command()
 def anchors(
     words: Words = None,
     data: Data = None,
@@ -390,8 +406,6 @@ def _run(arguments: list[str]) -> int:
         if not word or (word.startswith("--") and word.endswith("=")):
             flag = word.rstrip("=") or " ".join(arguments[max(0, place - 1) : place]) or "the command"
             return _complain(f"{flag} was given an empty value: give one, or leave it out")
-    if arguments and arguments[0] in LATER:
-        return _complain(f"'{arguments[0]}' is not there yet in this version of yolite: see --help for what is")
     if arguments and not arguments[0].startswith("-"):
         verbs = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
         if arguments[0] not in verbs:

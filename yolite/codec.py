@@ -178,11 +178,26 @@ def scores(objectness: Tensor, classes: Tensor, spec: HeadSpec) -> Tensor:
     return present[..., None] * given_object
 
 
-def decode_likely(raw: Tensor, spec: HeadSpec, conf: float) -> tuple[Tensor, Tensor]:
-    """Decode those predictions of one image that may score above ``conf``: with objectness above it.
+def likely(raw: Tensor, spec: HeadSpec, conf: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return anchor, row and column [N] of the predictions of one image whose objectness is above ``conf``.
 
-    A score is objectness times a probability, so no other prediction can; skipping them is exact and saves most of
-    the work.
+    A score is objectness times a probability, so no other prediction can score above it.
+
+    Args:
+        raw: [channels, H, W], any float dtype.
+        spec: How to read it.
+        conf: Least score, 0 to 1.
+    """
+    anchor, row, column = (probability(split(raw[None], spec)[0, ..., 4], spec.objectness) > conf).nonzero(
+        as_tuple=True
+    )
+    return anchor, row, column
+
+
+def decode_likely(raw: Tensor, spec: HeadSpec, conf: float) -> tuple[Tensor, Tensor]:
+    """Decode those predictions of one image that may score above ``conf``, in the order of `likely`.
+
+    Skipping the others is exact and saves most of the work.
 
     Args:
         raw: [channels, H, W], any float dtype; computed in float32 or wider.
@@ -192,8 +207,7 @@ def decode_likely(raw: Tensor, spec: HeadSpec, conf: float) -> tuple[Tensor, Ten
     Returns:
         Boxes [N, 4] xyxy in input px, and scores [N, classes].
     """
-    t = split(raw[None], spec)[0]
-    anchor, row, column = (probability(t[..., 4], spec.objectness) > conf).nonzero(as_tuple=True)
-    found = t[anchor, row, column]
+    anchor, row, column = likely(raw, spec, conf)
+    found = split(raw[None], spec)[0][anchor, row, column]
     found = found if found.dtype == torch.float64 else found.float()
     return decode_at(found[:, :4], spec, anchor, row, column), scores(found[:, 4], found[:, 5:], spec)

@@ -112,6 +112,17 @@ class Inference:
         self.device = network.device
         self.seconds = {"preprocess": 0.0, "forward": 0.0, "postprocess": 0.0}
 
+    @property
+    def detector(self) -> Detector:
+        """The detector itself, for those who look inside.
+
+        Raises:
+            UserError: it is an exported file, which cannot be looked into.
+        """
+        if not isinstance(self.network, TorchNetwork):
+            raise UserError("an exported file cannot be looked into: give the checkpoint")
+        return self.network.detector
+
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

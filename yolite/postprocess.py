@@ -34,8 +34,8 @@ class Thresholds:
     nms: Method = "hard"
 
 
-def threshold(boxes: Tensor, values: Tensor, limits: Thresholds) -> tuple[Tensor, Tensor, Tensor]:
-    """Let through what scores above ``conf``.
+def passing(boxes: Tensor, values: Tensor, limits: Thresholds) -> tuple[Tensor, Tensor, Tensor]:
+    """Say which boxes of one image score above ``conf``.
 
     Args:
         boxes: [N, 4] any space.
@@ -43,7 +43,7 @@ def threshold(boxes: Tensor, values: Tensor, limits: Thresholds) -> tuple[Tensor
         limits: What to let through.
 
     Returns:
-        Boxes [K, 4], scores [K], labels [K].
+        Row in ``boxes``, score and label [K] of each, in the order of ``boxes``.
     """
     if limits.best_class:
         score, label = values.max(-1)
@@ -54,7 +54,7 @@ def threshold(boxes: Tensor, values: Tensor, limits: Thresholds) -> tuple[Tensor
         score = values[row, label]
     # A net that diverged can give infinite boxes; they are no boxes.
     finite = torch.isfinite(boxes[row]).all(-1) & torch.isfinite(score)
-    return boxes[row[finite]], score[finite], label[finite]
+    return row[finite], score[finite], label[finite]
 
 
 def candidates(
@@ -63,7 +63,8 @@ def candidates(
     """Return what one image of a batch has above ``conf``: boxes [N, 4] in input px, scores [N], labels [N]."""
     levels = [decode_likely(raw[place], spec, limits.conf) for raw, spec in zip(maps, specs, strict=True)]
     boxes, values = (torch.cat(parts) for parts in zip(*levels, strict=True))
-    return threshold(boxes, values, limits)
+    row, score, label = passing(boxes, values, limits)
+    return boxes[row], score, label
 
 
 def postprocess(

@@ -45,6 +45,18 @@ class Embedded:
         return tuple(round(100 * v, 2) for v in (left, top, right - left, bottom - top))  # type: ignore[return-value]
 
 
+def jpeg(image: Image, quality: int = QUALITY) -> bytes:
+    """Return an RGB picture as a JPEG file."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR),
+                           [cv2.IMWRITE_JPEG_QUALITY, quality])  # fmt: skip
+    return data.tobytes()
+
+
+def address(data: bytes) -> str:
+    """Return a JPEG file as a ``data:`` address."""
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+
+
 class Album:
     """Embeds pictures as long as there is room.
 
@@ -75,9 +87,7 @@ class Album:
         """Return a picture of at most ``side`` px, None when there is no room."""
         ratio = min(1.0, side / max(image.shape[:2]))
         small = resize(image, (max(1, round(image.shape[0] * ratio)), max(1, round(image.shape[1] * ratio))))
-        bgr = cv2.cvtColor(np.ascontiguousarray(small), cv2.COLOR_RGB2BGR)
-        _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-        source = "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
+        source = address(jpeg(small))
         if len(source) > self.left:
             self.refused += 1
             return None

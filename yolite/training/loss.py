@@ -82,24 +82,32 @@ class DetectionLoss:
             if kind == "cross_entropy" and read == "linear":
                 raise ValueError(f"loss.{part}_by is cross_entropy, which a linear code has none of: give squared")
 
-    def _box(self, t: Tensor, boxes: Tensor, wanted: Tensor, found: Assignment, spec: HeadSpec, size: Size) -> Tensor:
-        """Return the summed box errors of the positives: raw numbers ``t`` and ``boxes`` against ``wanted`` [P, 4]."""
+    def box_errors(
+        self, t: Tensor, boxes: Tensor, wanted: Tensor, found: Assignment, spec: HeadSpec, size: Size
+    ) -> Tensor:
+        """Return the box error [P] of each positive: raw numbers ``t`` and ``boxes`` against ``wanted`` [P, 4]."""
         if self.box_by == "overlap":
             each = box_loss(boxes, wanted, self.iou)
         else:
             each = squared_box_loss(t, wanted, spec, found.anchor, found.row, found.column)
-        return (each * small_box_factor(wanted, size) if self.favour_small else each).sum()
+        return each * small_box_factor(wanted, size) if self.favour_small else each
 
-    def _level(
-        self, raw: Tensor, decoded: Decoded, found: Assignment, targets: Targets, spec: HeadSpec, seen: float
-    ) -> Tensor:
-        """Return the unweighted sums (box, objectness, classes) [3] of one level."""
+    def goals(
+        self, decoded: Decoded, found: Assignment, boxes: Tensor, wanted: Tensor, targets: Targets
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Say what the objectness of every prediction of a level aims at.
+
+        Args:
+            decoded: The level.
+            found: Its positives.
+            boxes: [P, 4] their boxes, input px.
+            wanted: [P, 4] their objects, input px.
+            targets: All objects.
+
+        Returns:
+            The goal, its weight (0: ignored) and whether it is a positive (bool), each [B, A, H, W].
+        """
         _, anchors, rows, columns = shape = decoded.objectness.shape
-        values = split(raw, spec)
-        t = values[found.image, found.anchor, found.row, found.column].to(decoded.boxes.dtype)
-        boxes = decode_at(t[:, :4], spec, found.anchor, found.row, found.column)
-        wanted = targets.boxes[found.target].to(boxes.dtype)
-        box = self._box(t[:, :4], boxes, wanted, found, spec, (rows * spec.stride, columns * spec.stride))
         quality = matched_iou(boxes.detach(), wanted)
         if self.objectness_target == "one":
             quality = torch.ones_like(quality)
@@ -111,11 +119,22 @@ class DetectionLoss:
         if self.ignore_iou < 1:
             near = ignored(decoded.boxes.detach().flatten(1, 3), targets, self.ignore_iou).flatten()
             weight = weight.masked_fill(near & ~positive, 0.0)
-        objectness = objectness_loss(
-            decoded.objectness, target.view(shape), weight.view(shape), self.objectness_by, spec.objectness
-        )
+        return target.view(shape), weight.view(shape), positive.view(shape)
+
+    def _level(
+        self, raw: Tensor, decoded: Decoded, found: Assignment, targets: Targets, spec: HeadSpec, seen: float
+    ) -> Tensor:
+        """Return the unweighted sums (box, objectness, classes) [3] of one level."""
+        rows, columns = raw.shape[2:]
+        values = split(raw, spec)
+        t = values[found.image, found.anchor, found.row, found.column].to(decoded.boxes.dtype)
+        boxes = decode_at(t[:, :4], spec, found.anchor, found.row, found.column)
+        wanted = targets.boxes[found.target].to(boxes.dtype)
+        box = self.box_errors(t[:, :4], boxes, wanted, found, spec, (rows * spec.stride, columns * spec.stride)).sum()
+        target, weight, positive = self.goals(decoded, found, boxes, wanted, targets)
+        objectness = objectness_loss(decoded.objectness, target, weight, self.objectness_by, spec.objectness)
         if seen < self.prior_images:
-            others = values[..., :4][~positive.view(shape)].to(boxes.dtype)
+            others = values[..., :4][~positive].to(boxes.dtype)
             box = box + self.prior * prior_loss(others, spec)
         classes = class_loss(t[:, 5:], targets.labels[found.target], spec, self.label_smoothing,
                              self.class_weights, self.classes_by)  # fmt: skip
