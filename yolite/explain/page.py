@@ -82,7 +82,7 @@ def _pictures(
     remains = "As it is, then one px a cell at strides " + ", ".join(map(str, strides)) + "."
     out["remains"] = [
         shelf.add(f"remains-{o['number']}", draw.draw_remains(trace, o["box"], strides), f"{o['what']}. {remains}")
-        for o in (objects[:1] + objects[-1:] if len(objects) > 1 else objects)
+        for o in ([objects[0], objects[-1]] if len(objects) > 1 else objects)
     ]
     activity = "Mean size of the channels after layers " + ", ".join(str(s.layer) for s in scales)
     activity += " (strides " + ", ".join(str(s.stride) for s in scales) + "); bright: much."
