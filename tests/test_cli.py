@@ -12,7 +12,6 @@ import torch
 
 from tests.test_checkpoint import content
 from yolite.checkpoint import save_checkpoint
-from yolite.cli import LATER
 from yolite.data.images import write_image
 
 
@@ -74,13 +73,6 @@ def test_one_plain_sentence(cli, tmp_path: Path, monkeypatch, words: list[str], 
     assert err.count("\n") == 1, "one line"
     assert "Traceback" not in err
     assert not (tmp_path / "runs").exists(), "arguments are checked before anything is made"
-
-
-@pytest.mark.parametrize("verb", LATER)
-def test_verbs_that_are_not_there_yet_say_so(cli, verb: str) -> None:
-    status, _, err = cli(verb, "--weights", "x")
-    assert status == 2
-    assert err == f"error: '{verb}' is not there yet in this version of yolite: see --help for what is\n"
 
 
 def test_a_checkpoint_of_another_class_count(cli, weights: Path, shapes: Path) -> None:
