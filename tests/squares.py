@@ -23,7 +23,7 @@ class SquareFinder:
     def __call__(self, images: Tensor) -> list[Tensor]:
         spec = self.specs[0]
         batch, _, height, width = images.shape
-        maps = torch.full((batch, spec.fields, height // spec.stride, width // spec.stride), -12.0)
+        maps = torch.full((batch, spec.channels, height // spec.stride, width // spec.stride), -12.0)
         for place, image in enumerate(images):
             mask = ((image[0] > 0.6) & (image[1] < 0.3) & (image[2] < 0.3)).numpy().astype(np.uint8)
             _, _, stats, _ = cv2.connectedComponentsWithStats(mask)
