@@ -69,6 +69,21 @@ MUTANTS = [
      "test_loss.py"),
     ("class weights shrink the divisor", "training/loss.py", "weights)[labels]).sum() if weights",
      "weights)[labels]).sum() / logits.new_tensor(weights)[labels].mean() if weights", "test_loss.py"),
+    ("group norm over single channels", "models/conv.py", "channels // 16", "channels", "test_choices.py"),
+    ("eps of the norm forgotten", "models/conv.py", "nn.BatchNorm2d(channels, eps)", "nn.BatchNorm2d(channels)", "test_choices.py"),
+    ("dilation without its padding", "models/conv.py", "kernel // 2 * dilation", "kernel // 2", "test_choices.py"),
+    ("a pool and a stride", "models/conv.py", "1 if pool else stride", "stride", "test_choices.py"),
+    ("transposed convolution folded as a plain one", "models/detector.py", "bn, isinstance(conv, nn.ConvTranspose2d)", "bn, False",
+     "test_choices.py"),
+    ("receptive field of a transposed convolution", "models/summary.py", "math.ceil(module.kernel_size[0] / module.stride[0])",
+     "math.floor(module.kernel_size[0])", "test_choices.py"),
+    ("fan-in for fan-out", "models/detector.py", '"he_fan_in": come', '"he_fan_in": to', "test_choices.py"),
+    ("excitation without its gate", "models/attention.py", 'channels, act="logistic"', 'channels, act="identity"', "test_choices.py"),
+    ("CBAM: places by the sum", "models/attention.py", "x.mean(1, True)", "x.sum(1, True)", "test_choices.py"),
+    ("ResNet cut a layer early", "models/backbones.py", '"layer2"), ("layer3",)', '"layer2", "layer3"), ()', "test_backbones.py"),
+    ("GoogLeNet normalised like the others", "models/backbones.py", "mean=(0.5, 0.5, 0.5)", "mean=(0.485, 0.456, 0.406)",
+     "test_backbones.py"),
+    ("weights of the backbone left as drawn", "models/backbones.py", "weights[prefix + name] for", "own[name] for", "test_backbones.py"),
 ]  # fmt: skip
 
 
@@ -76,7 +91,7 @@ def dies(file: str, true: str, mutant: str, tests: str) -> bool:
     """Run the tests on a copy of the repository with one text replaced; return whether they fail."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for part in ("yolite", "configs", "data", "tests"):
+        for part in ("yolite", "configs", "data", "docs", "tests"):
             shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("generated", "__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         path = copy / "yolite" / file

@@ -242,7 +242,7 @@ def conv(**change: object) -> str:
         (conv(kernel=-3), "layer 0 (conv) cannot be made of"),
         (conv(stride=0), "layer 0 (conv): non-positive stride"),
         (conv(kernel="x"), "layer 0 (conv) cannot be made of"),
-        (conv(act="tanh"), "layer 0 (conv) cannot be made of"),
+        (conv(act="tanj"), "layer 0 (conv) cannot be made of"),
         (conv(**{"from": [["image"]]}), "layer 0 reads ['image']"),
         (conv(stride=1), "says [8, 16, 32], but its maps have [1, 1, 1]"),
         ("model.neck=[{block: concat, from: [c3, c4], name: p}]", "layer 9 (concat): Sizes of tensors must match"),

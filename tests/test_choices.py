@@ -1,14 +1,21 @@
-"""The choices of a network: activations, norms, dilation, transposed convolution; each against torch's own formulas."""
+"""The choices of a network, each against a plain formula: activations, norms, convolutions, attention, weights."""
+
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from yolite.models.blocks import BLOCKS, Conv, Transposed
-from yolite.models.conv import ACTIVATIONS, NORMS
-from yolite.models.detector import Detector, fused, initialise
-from yolite.models.graph import Graph, LayerRecord
+from yolite.build import build_detector, placeholder_anchors
+from yolite.config import ModelConfig, load_config
+from yolite.errors import UserError
+from yolite.models.attention import CBAM, SqueezeExcitation
+from yolite.models.blocks import Conv, Transposed
+from yolite.models.conv import ACTIVATIONS, NORMS, POOLS
+from yolite.models.detector import INITS, Detector, fused, initialise
+from yolite.models.graph import BLOCKS, Graph, LayerRecord
 from yolite.models.summary import summarise
 from yolite.structures import HeadSpec
 
@@ -87,6 +94,8 @@ def test_transposed_is_the_adjoint_of_a_strided_convolution(kernel: int, stride:
     [
         ("conv", {"out": 8, "act": "swosh"}, "act 'swosh' is unknown; there are silu"),
         ("conv", {"out": 8, "norm": "layer"}, "norm 'layer' is unknown; there are bn"),
+        ("conv", {"out": 8, "down": "median"}, "down 'median' is unknown; there are stride"),
+        ("cbam", {"kernel": 6}, "kernel 6 is even"),
         ("transposed", {"out": 8, "kernel": 3}, "difference must be even"),
         ("transposed", {"out": 8, "kernel": 2, "stride": 4}, "at least 0"),
     ],
@@ -100,8 +109,10 @@ def mixed(act: str = "leaky") -> Detector:
     """Every kind of norm, eps, bias, groups and dilation, plain and transposed, in one network."""
     return detector(
         ("conv", {"out": 8, "kernel": 3, "stride": 2, "norm": "none", "act": act}),
-        ("conv", {"out": 16, "kernel": 3, "stride": 2, "eps": 0.1, "act": act}),
+        ("conv", {"out": 16, "kernel": 3, "stride": 2, "eps": 0.1, "act": act, "down": "max"}),
         ("conv", {"out": 16, "kernel": 3, "groups": 0, "dilation": 2, "act": act}),
+        ("se", {}),
+        ("cbam", {}),
         ("conv", {"out": 32, "kernel": 3, "stride": 2, "norm": "group", "act": act}),
         ("csp", {"out": 32, "norm": "group", "act": act}),
         ("transposed", {"out": 16, "eps": 0.01, "act": act}),
@@ -157,6 +168,7 @@ def test_initialise_knows_raw_numbers_from_hidden_convolutions_with_a_bias() -> 
     [
         ("conv", {"out": 8, "kernel": 3, "dilation": 3}),
         ("conv", {"out": 8, "kernel": 3, "stride": 2, "dilation": 2}),
+        ("conv", {"out": 8, "kernel": 3, "stride": 2, "down": "avg"}),
         ("transposed", {"out": 8}),
         ("transposed", {"out": 8, "kernel": 2}),
         ("transposed", {"out": 8, "kernel": 8}),
@@ -205,3 +217,131 @@ def test_the_names_of_the_weights_are_part_of_the_checkpoint() -> None:
     assert list(Conv([3], 8).state_dict()) == ["conv.weight", *(f"bn.{n}" for n in nn.BatchNorm2d(8).state_dict())]
     assert list(Conv([3], 8, norm="group").state_dict()) == ["conv.weight", "bn.weight", "bn.bias"]
     assert list(Conv([3], 8, norm="none", act="prelu").state_dict()) == ["conv.weight", "conv.bias", "act.weight"]
+
+
+@pytest.mark.parametrize(("down", "pool"), [("max", F.max_pool2d), ("avg", F.avg_pool2d)])
+def test_a_pool_may_halve_the_map_instead_of_the_stride(down: str, pool) -> None:
+    x = torch.randn(2, 3, 8, 12)
+    conv = Conv([3], 8, 3, stride=2, down=down, norm="none")
+    full = F.silu(F.conv2d(x, conv.conv.weight, conv.conv.bias, padding=1))
+    assert torch.equal(conv(x), pool(full, 2))
+    assert conv.state_dict().keys() == Conv([3], 8, 3, stride=2, norm="none").state_dict().keys()
+    assert Conv([3], 8, 3, down=down).pool is None, "nothing to make smaller"
+
+
+def test_depthwise_and_grouped_convolutions_keep_their_channels_apart() -> None:
+    x = torch.randn(1, 6, 5, 7)
+    for groups in (0, 3):
+        conv = Conv([6], 6, 3, groups=groups, norm="none", act="identity")
+        pairs = zip(x.chunk(groups or 6, 1), conv.conv.weight.chunk(groups or 6), strict=True)
+        parts = [F.conv2d(part, weight, padding=1) for part, weight in pairs]
+        torch.testing.assert_close(conv(x), torch.cat(parts, 1), rtol=1e-5, atol=1e-5)
+
+
+def test_squeeze_and_excitation_by_hand() -> None:
+    """Means 1 and 3; W₁ adds them up into the first of 8 hidden numbers (4); W₂ gives 0.25 · 4 and −0.5 · 4."""
+    block = SqueezeExcitation([2])
+    for conv in (block.reduce.conv, block.expand.conv):
+        nn.init.zeros_(conv.weight)
+    with torch.no_grad():
+        block.reduce.conv.weight[0] = 1
+        block.expand.conv.weight[:, 0] = torch.tensor([[[0.25]], [[-0.5]]])
+    x = torch.tensor([[[[0.0, 2.0]], [[2.0, 4.0]]]])
+    gates = torch.tensor([1.0, -2.0]).sigmoid().view(1, 2, 1, 1)
+    torch.testing.assert_close(block(x), x * gates)
+
+
+def test_cbam_is_its_formula() -> None:
+    torch.manual_seed(0)
+    block = CBAM([32], ratio=2)
+    x = torch.randn(2, 32, 5, 7)
+    first, second = block.reduce.conv.weight[:, :, 0, 0], block.expand.conv.weight[:, :, 0, 0]
+    assert first.shape == (16, 32)
+    mlp = [(v @ first.T).clamp(min=0) @ second.T for v in (x.mean((2, 3)), x.flatten(2).max(2).values)]
+    channels = x * torch.sigmoid(mlp[0] + mlp[1])[:, :, None, None]
+    maps = torch.stack((channels.mean(1), channels.max(1).values), 1)
+    expected = channels * torch.sigmoid(F.conv2d(maps, block.place.conv.weight, padding=3))
+    torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("init", "fan"), [("he_fan_out", 256 * 9), ("he_fan_in", 64 * 9), ("xavier", 320 * 9)])
+def test_initialisation_has_the_variance_of_its_paper(init: str, fan: int) -> None:
+    model = nn.Sequential(Conv([64], 256, 3), Conv([512], 512, 3, groups=0), Transposed([64], 256))
+    initialise(model, 0, init)
+    depthwise = {"he_fan_out": 9, "he_fan_in": 9, "xavier": 18}[init]
+    transposed = {"he_fan_out": 256 * 16, "he_fan_in": 64 * 4, "xavier": 256 * 16 + 64 * 4}[init]
+    for module, n in zip(model, (fan, depthwise, transposed), strict=True):
+        assert module.conv.weight.std().item() == pytest.approx((2 / n) ** 0.5, rel=0.05)
+
+
+def test_he_fan_in_keeps_the_size_of_what_flows_through_relu() -> None:
+    """What the formula is for (arXiv 1502.01852, section 2.2): after 12 layers numbers are as large as before."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(Conv([64], 64, 3, act="relu", norm="none") for _ in range(12)))
+    initialise(model, 0, "he_fan_in")
+    x = torch.randn(4, 64, 24, 24)
+    inside = model(x)[..., 11:13, 11:13]  # far from the padding
+    assert 0.4 < inside.square().mean() / x.square().mean() < 2.5
+
+
+def test_the_config_names_every_choice_that_there_is() -> None:
+    def names(field: str) -> set[str]:
+        kinds = get_args(ModelConfig.model_fields[field].annotation)
+        return {n for k in kinds for n in (get_args(k) or [k]) if isinstance(n, str)}
+
+    assert names("act") == set(ACTIVATIONS) - {"identity", "linear"}, "a network needs an activation"
+    assert names("norm") == set(NORMS)
+    assert names("down") == {"stride", *POOLS}
+    assert names("init") == set(INITS)
+
+
+def test_choices_for_the_whole_model() -> None:
+    config = load_config(
+        "yolite-n", words=["model.act=leaky", "model.norm=group", "model.down=max", "model.init=xavier"]
+    )
+    rows = [*config.model.backbone]
+    rows[1] = {**rows[1], "act": "tanh", "norm": "bn", "down": "stride"}
+    config = config.model_copy(update={"model": config.model.model_copy(update={"backbone": rows})})
+    model = build_detector(config, 3, placeholder_anchors(config.model))
+    said, unsaid = model.graph.layers[1], model.graph.layers[2]
+    assert [type(m) for m in (said.act, said.bn, said.pool)] == [nn.Tanh, nn.BatchNorm2d, type(None)]
+    assert [type(m) for m in (unsaid.act, unsaid.bn, unsaid.pool)] == [nn.LeakyReLU, nn.GroupNorm, nn.MaxPool2d]
+    kinds = [type(m) for m in model.modules()]
+    assert kinds.count(nn.BatchNorm2d) == kinds.count(nn.Tanh) == 1, "all other layers are chosen, inner ones too"
+    assert nn.SiLU not in kinds
+    (weight,) = model.graph.layers[3].blocks[0].first.conv.parameters()
+    assert weight.std().item() == pytest.approx((2 / (2 * 32 * 9)) ** 0.5, rel=0.05)
+    assert model.graph.records[1].arguments["act"] == "tanh"
+    assert "act" not in model.graph.records[9].arguments, "a block without activation takes none"
+
+
+@pytest.mark.parametrize(
+    ("model", "word"), [("yolov3", "model.act=mish"), ("yolov2", "model.down=avg"), ("yolite-n", "model.down=stride")]
+)
+def test_a_choice_that_no_row_takes_is_refused(model: str, word: str) -> None:
+    config = load_config(model, words=[word])
+    if model == "yolite-n":
+        rows = [{**row, "down": "avg"} if row.get("stride") else row for row in config.model.backbone]
+        neck = [{**row, "down": "avg"} if row.get("stride") else row for row in config.model.neck]
+        config = config.model_copy(update={"model": config.model.model_copy(update={"backbone": rows, "neck": neck})})
+    with pytest.raises(UserError, match=f"{word} changes nothing"):
+        build_detector(config, 3, placeholder_anchors(config.model))
+
+
+def test_dropout_works_while_training_alone() -> None:
+    model = detector(("conv", {"out": 64, "kernel": 3, "stride": 8}), ("dropout", {"chance": 0.25}))
+    x = torch.rand(1, 3, 256, 256)
+    before, after = model.train().graph.layers[0](x), model.graph.layers[1]
+    drawn = after(before)
+    kept = drawn != 0
+    assert kept.float().mean().item() == pytest.approx(0.75, abs=0.02)
+    torch.testing.assert_close(drawn[kept], before[kept] / 0.75)
+    assert torch.equal(model.eval().graph.layers[1](before), before)
+
+
+def test_every_block_and_choice_is_in_the_docs() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
+    for name in BLOCKS:
+        assert f"block: {name}" in text or f"`{name}`" in text, name
+    for name in {*ACTIVATIONS, *NORMS, *POOLS, *INITS} - {"identity", "linear"}:
+        assert name in text, name

@@ -9,7 +9,7 @@ from yolite.models.graph import Graph, LayerRecord
 from yolite.models.summary import summarise
 from yolite.paths import shipped
 
-MODELS = sorted(p.stem for p in shipped("configs").glob("*-*.yaml"))
+MODELS = sorted(p.stem for p in shipped("configs").glob("yolite-*.yaml"))
 
 
 def make(name: str, classes: int = 3, *words: str) -> Detector:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from yolite.data.problems import summarise
 from yolite.data.transforms import Augment
 from yolite.errors import UserError, nearest
 from yolite.files import read_yaml
+from yolite.models.conv import Conv
 from yolite.models.detector import Detector, initialise
-from yolite.models.graph import LayerRecord
+from yolite.models.graph import BLOCKS, LayerRecord
 from yolite.paths import descriptor, generated
 from yolite.processes import ALONE, Processes
 from yolite.structures import HeadSpec, Preprocess
@@ -117,6 +120,27 @@ def _scaled(row: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
     return out
 
 
+def _choose(records: Sequence[LayerRecord], model: ModelConfig) -> list[LayerRecord]:
+    """Add the model's act, norm, eps and down where a row leaves them at the default that `Conv` has, too.
+
+    Raises:
+        UserError: a choice that no row takes.
+    """
+    choices = {key: choice for key in ("act", "norm", "eps", "down") if (choice := getattr(model, key)) is not None}
+    usual, out, taken = inspect.signature(Conv).parameters, list(records), set()
+    for index, record in enumerate(records):
+        own = inspect.signature(BLOCKS[record.block]).parameters if record.block in BLOCKS else {}
+        new = {key: choice for key, choice in choices.items()
+               if key in own and key not in record.arguments and own[key].default == usual[key].default
+               and (key != "down" or record.arguments.get("stride", 1) != 1)}  # fmt: skip
+        taken |= set(new)
+        out[index] = replace(record, arguments={**record.arguments, **new})
+    for key in choices.keys() - taken:
+        raise UserError(f"model.{key}={choices[key]} changes nothing: the rows of {model.name!r} name their own, or "
+                        "have no use for it: leave it out")  # fmt: skip
+    return out
+
+
 def _input_index(name: Any, here: int, names: Mapping[str, int]) -> int:
     """Turn one entry of ``from`` (a name, or −1 for the layer above, −2 ...) into a layer index."""
     if name == "above":
@@ -137,7 +161,7 @@ def build_records(model: ModelConfig, specs: Sequence[HeadSpec]) -> tuple[list[L
         The records, and the indices of the head's layers (the outputs).
 
     Raises:
-        UserError: a row that names no earlier layer, or as many head rows as do not fit the levels.
+        UserError: a row that names no earlier layer, head rows that do not fit the levels, a choice without effect.
     """
     if not model.backbone or not model.head:
         raise UserError(f"model {model.name!r} has no layers: give backbone and head, or a name from configs/")
@@ -157,10 +181,11 @@ def build_records(model: ModelConfig, specs: Sequence[HeadSpec]) -> tuple[list[L
         if here in outputs:
             spec = specs[here - outputs[0]]
             arguments |= {"anchors": len(spec.anchors), "classes": spec.classes}
-        records.append(LayerRecord(block, tuple(_input_index(s, here, names) for s in sources), arguments, name))
+        inputs = tuple(_input_index(s, here, names) for s in sources)
+        records.append(LayerRecord(block, inputs, arguments, name))
         if name:
             names[name] = here
-    return records, outputs
+    return _choose(records, model), outputs
 
 
 def build_detector(config: Config, classes: int, anchors: Anchors) -> Detector:
@@ -181,7 +206,7 @@ def build_detector(config: Config, classes: int, anchors: Anchors) -> Detector:
         detector.check_size(config.imgsz)
     except ValueError as error:
         raise UserError(f"model {config.model.name!r} cannot be built: {error}") from None
-    initialise(detector, config.seed)
+    initialise(detector, config.seed, config.model.init)
     return detector
 
 

@@ -155,6 +155,31 @@ def plot_search(
     save(fig, path)
 
 
+def plot_steps(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw an ablation: AP, AP50 and recall of each step, a dot a seed and a line through the means, and the seconds.
+
+    Args:
+        path: The .png.
+        rows: As `yolite.commands.ablate` writes them.
+    """
+    fig, (left, right) = figure(11, 1.6 + 0.45 * len(rows), 1, 2, sharey=True, width_ratios=[3, 1])
+    places = range(len(rows))
+    for number, column in enumerate(("AP", "AP50", "recall")):
+        left.plot([row[column] for row in rows], places, color=f"C{number}", label=column)
+        for place, row in zip(places, rows, strict=True):
+            values = [run[column] for run in row["seeds"] if run["error"] is None]
+            left.plot(values, [place] * len(values), ".", color=f"C{number}")
+    right.barh(places, [row["seconds"] or 0 for row in rows], color="0.6")
+    left.set(title="validation, pycocotools (a dot: one seed)", xlim=(0, None), ylim=(len(rows) - 0.5, -0.5))
+    left.set_yticks(places, [("" if place == 0 else "+ ") + row["step"] for place, row in enumerate(rows)])
+    right.set(title="training, seconds")
+    for axes in (left, right):
+        axes.set_axisbelow(True)
+        axes.grid(alpha=0.3)
+    left.legend(fontsize=8)
+    save(fig, path)
+
+
 def plot_data(
     path: Path, wh: Any, centres: Any, roles: Any, names: Sequence[str], classes: Mapping[str, Mapping[str, int]],
     imgsz: tuple[int, int],

@@ -16,7 +16,7 @@ from yolite import __version__
 from yolite.defaults import CONF, IOU, MAX_DET
 from yolite.errors import UserError, nearest
 
-LATER = ("explain", "export", "bench", "serve", "ablate")
+LATER = ("explain", "export", "bench", "serve")
 """Verbs of the contract that are not built yet."""
 
 app = typer.Typer(
@@ -267,6 +267,29 @@ def tune(
         data__source=data, train__epochs=epochs, imgsz=imgsz, train__batch=batch, device=device, seed=seed
     )
     tune_settings(model, options, words or [], trials, out)
+
+
+@app.command()
+def ablate(
+    words: Words = None,
+    data: Data = None,
+    seeds: Annotated[int, typer.Option(min=1, help="runs of each step")] = 2,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over the training images, each run")] = None,
+    imgsz: Annotated[str | None, typer.Option(help="the higher resolution, multiples of 64 [default: 320]")] = None,
+    batch: Batch = None,
+    device: Device = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="the first seed")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder; one that was begun goes on [default: runs/ablate-N]")
+    ] = None,
+) -> None:
+    """Measure what each step from YOLO to YOLOv2 is worth on your data, with small networks."""
+    from yolite.commands.ablate import ablate as measure
+
+    options = _options(
+        data__source=data, train__epochs=epochs, imgsz=imgsz, train__batch=batch, device=device, seed=seed
+    )
+    measure(options, words or [], seeds, out)
 
 
 def _complain(text: str) -> int:

@@ -98,6 +98,24 @@ class ModelConfig(_Section):
     name: str = Field("yolite-n", description="name of the model")
     width: float = Field(1.0, gt=0, le=1000, description="factor on the channels")
     depth: float = Field(1.0, gt=0, le=1000, description="factor on the repeats n")
+    act: Literal["silu", "relu", "leaky", "prelu", "mish", "tanh", "relu6", "logistic", "hard_swish"] | None = Field(
+        None, description="activation of the rows that name none; null: their own default, silu"
+    )
+    norm: Literal["bn", "group", "none"] | None = Field(
+        None, description="norm of the rows that name none; null: their own default, bn"
+    )
+    eps: Positive | None = Field(None, description="what norms add to the variance; null: their own default, 1e-5")
+    down: Literal["stride", "max", "avg"] | None = Field(
+        None, description="what halves the maps in the conv rows that do not say: their stride or a pool; null: stride"
+    )
+    init: Literal["he_fan_out", "he_fan_in", "xavier"] = Field(
+        "he_fan_out", description="distribution that the weights of the convolutions are drawn from"
+    )
+    pretrained: str | None = Field(
+        None,
+        description="first weights of torchvision blocks: a file of torchvision's, or `cache` to find it in its own "
+        "cache folder (nothing is downloaded); null: drawn",
+    )
     backbone: list[Plain] = Field(default_factory=list, description="layers from the picture to the feature maps")
     neck: list[Plain] = Field(default_factory=list, description="layers that join feature maps of several strides")
     head: list[Plain] = Field(default_factory=list, description="layers that give the raw maps")

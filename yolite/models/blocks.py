@@ -14,6 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from yolite.models.attention import CBAM, SqueezeExcitation
+from yolite.models.backbones import Stage
 from yolite.models.conv import Conv, Transposed
 
 
@@ -193,5 +195,8 @@ BLOCKS: dict[str, type[nn.Module]] = {
     "sppf": SPPF,
     "upsample": Upsample,
     "concat": Concat,
+    "se": SqueezeExcitation,
+    "cbam": CBAM,
+    "torchvision": Stage,
     "grid_head": GridHead,
 }

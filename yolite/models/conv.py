@@ -58,6 +58,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "stair": partial(Formula, _stair),
 }
 NORMS = ("bn", "group", "none")
+POOLS: dict[str, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
 
 def activation(name: str) -> nn.Module:
@@ -91,14 +92,17 @@ def norm_layer(name: str, channels: int, eps: float) -> nn.Module:
 
 
 class ConvNormAct(nn.Module):
-    """A convolution, the norm after it (named ``bn`` in the weights, whatever its kind) and the activation."""
+    """A convolution, the norm after it (named ``bn`` in the weights, whatever its kind), the activation and a pool."""
 
-    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, act: str, norm: str, eps: float) -> None:
+    def __init__(
+        self, conv: nn.Conv2d | nn.ConvTranspose2d, act: str, norm: str, eps: float, pool: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.out_channels = conv.out_channels
         self.conv = conv
         self.bn = norm_layer(norm, conv.out_channels, eps)
         self.act = activation(act)
+        self.pool = pool
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
 
@@ -110,11 +114,11 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] → [B, out, H', W']."""
         out: Tensor = self.act(self.bn(self.conv(x)))
-        return out
+        return self.pool(out) if self.pool else out
 
     def longest_path(self) -> list[nn.Module]:
-        """The convolution alone moves the receptive field."""
-        return [self.conv]
+        """The convolution and the pool move the receptive field."""
+        return [self.conv, self.pool] if self.pool else [self.conv]
 
 
 class Conv(ConvNormAct):
@@ -131,6 +135,11 @@ class Conv(ConvNormAct):
         eps: Added to the variance by the norm.
         dilation: Distance of the kernel's taps: 2 sees as far as a kernel of nearly twice the side.
         padding: Zeros on each side; None: half the kernel, which keeps H and W at stride 1.
+        down: What makes the map smaller where ``stride`` is above 1: the convolution's own ``stride``, or a pool
+            (``max`` or ``avg``) after it, with the convolution at stride 1 (stride² times its work).
+
+    Raises:
+        ValueError: an unknown name.
     """
 
     def __init__(
@@ -145,12 +154,16 @@ class Conv(ConvNormAct):
         eps: float = 1e-5,
         dilation: int = 1,
         padding: int | None = None,
+        down: str = "stride",
     ) -> None:
+        if down != "stride" and down not in POOLS:
+            raise ValueError(f"down {down!r} is unknown; there are stride, {', '.join(POOLS)}")
+        pool = POOLS[down](stride) if down != "stride" and stride > 1 else None
         (cin,) = in_channels
         padding = kernel // 2 * dilation if padding is None else padding
-        bias = norm == "none"
-        conv = nn.Conv2d(cin, out, kernel, stride, padding, dilation, groups or cin, bias)
-        super().__init__(conv, act, norm, eps)
+        step, bias = 1 if pool else stride, norm == "none"
+        conv = nn.Conv2d(cin, out, kernel, step, padding, dilation, groups or cin, bias)
+        super().__init__(conv, act, norm, eps, pool)
 
 
 class Transposed(ConvNormAct):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from yolite.models.backbones import Stage
 from yolite.models.conv import ConvNormAct
 from yolite.models.graph import Graph, LayerRecord
 from yolite.models.plain import CellHead
@@ -71,29 +74,51 @@ class Detector(nn.Module):
         return maps
 
 
-def initialise(model: nn.Module, seed: int) -> None:
-    """Draw the weights of every convolution anew (He et al. 2015, fan-out) from ``seed``; biases stay.
+INITS = ("he_fan_out", "he_fan_in", "xavier")
 
-    A bare one, with neither norm nor activation after it, gives the raw numbers: it starts near 0.
+
+def _fan(conv: nn.Conv2d | nn.ConvTranspose2d, init: str) -> float:
+    """Return n of the variance 2 / n: numbers that one number goes to, comes from, or both together.
+
+    He et al. 2015 (arXiv 1502.01852), eq. 10 (fan-in) and 14 (fan-out); Glorot & Bengio 2010, eq. 12, for Xavier.
+    """
+    taps = conv.weight[0, 0].numel() / conv.groups
+    to, come = conv.out_channels * taps, conv.in_channels * taps
+    if isinstance(conv, nn.ConvTranspose2d):  # its taps are shared out among stride² output cells
+        come /= conv.stride[0] * conv.stride[1]
+    return {"he_fan_out": to, "he_fan_in": come, "xavier": to + come}[init]
+
+
+def initialise(model: nn.Module, seed: int, init: str = "he_fan_out") -> None:
+    """Draw the weights of every convolution anew from ``seed``, normally distributed; biases stay.
+
+    A bare one, with neither norm nor activation after it, gives raw numbers: it starts near 0 whatever ``init`` says.
+
+    Args:
+        model: The network.
+        seed: Decides every number.
+        init: A name in `INITS`.
     """
     generator = torch.Generator().manual_seed(seed)
-    inner = {module.conv for module in model.modules() if isinstance(module, ConvNormAct) and not module.bare}
+    inner: set[nn.Module] = {m.conv for m in model.modules() if isinstance(m, ConvNormAct) and not m.bare}
+    inner |= {module for stage in model.modules() if isinstance(stage, Stage) for module in stage.modules()}
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            if module in inner or module.bias is None:
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-            else:
-                nn.init.normal_(module.weight, std=0.01, generator=generator)
+            hidden = module in inner or module.bias is None
+            std = math.sqrt(2) / math.sqrt(_fan(module, init)) if hidden else 0.01
+            nn.init.normal_(module.weight, std=std, generator=generator)
 
 
 def fused(model: Detector) -> Detector:
     """Return a copy for inference with each BN folded into the convolution before it (equal up to rounding).
 
-    Group norm depends on the picture and stays as it is.
+    In every block, torchvision's too, a BN comes after the convolution that stands before it among the children. Group
+    norm depends on the picture and stays as it is.
     """
     model = copy.deepcopy(model).eval()
-    for module in model.modules():
-        if isinstance(module, ConvNormAct) and isinstance(module.bn, nn.BatchNorm2d):
-            module.conv = fuse_conv_bn_eval(module.conv, module.bn, isinstance(module.conv, nn.ConvTranspose2d))
-            module.bn = nn.Identity()
+    for parent in list(model.modules()):
+        for (name, conv), (after, bn) in pairwise(parent.named_children()):
+            if isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) and isinstance(bn, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(conv, bn, isinstance(conv, nn.ConvTranspose2d)))
+                setattr(parent, after, nn.Identity())
     return model

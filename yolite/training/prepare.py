@@ -38,6 +38,7 @@ from yolite.training.decide import (
     decide_rest,
 )
 from yolite.training.optim import Layers, freeze
+from yolite.training.pretrained import find_pretrained, load_pretrained
 from yolite.training.resume import DataHashes, differences, fingerprint, hash_labels
 
 
@@ -110,13 +111,19 @@ def _read(config: Config, console: Console) -> tuple[Split, Split, Config]:
 def _start_layers(detector: Detector, config: Config, layers: Layers, resuming: bool, console: Console) -> None:
     """Take over weights and freeze what is not to learn."""
     t = config.train
+    pretrained = config.model.pretrained
     if config.weights and not resuming:
         _start_weights(detector, config.weights, console)
+        if pretrained:
+            console.say(f"model.pretrained={pretrained} is not read: --weights gives the weights of the backbone, too")
+    elif pretrained and not resuming:
+        files = find_pretrained(config.model.backbone, pretrained)
+        load_pretrained(detector, files, build_preprocess(config), console)
     layers.check(list(t.lr_factors), [name for name, _ in detector.named_parameters()], "train.lr_factors")
     frozen = freeze(detector, layers, t.transfer, t.freeze)
     if frozen:
         console.say(f"frozen (train.transfer={t.transfer}, train.freeze): {frozen} tensors do not learn")
-        if not config.weights:
+        if not config.weights and not pretrained:
             console.warn("layers are frozen but there is no --weights: they stay as they were drawn at random")
 
 
@@ -145,6 +152,8 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, resu
         UserError: no data, no labels, a batch larger than the data, a device that is not there.
     """
     device = build_device(config.device, processes)
+    if config.model.pretrained and not config.weights and not resuming:
+        find_pretrained(config.model.backbone, config.model.pretrained)  # said before the data is read
     build_loss(config.loss, build_specs(config.model, 1, placeholder_anchors(config.model)))  # refused before any work
     if config.train.sync_bn and (device.type == "cpu" or processes.world == 1):
         raise UserError("train.sync_bn needs several processes on GPUs (torch has none for the CPU): leave it out")
