@@ -47,6 +47,8 @@ def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = N
     if imgsz and any(side < 1 or side % stride for side in imgsz):
         raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} needs multiples of {stride}: give such a size")
     preprocess = restore_preprocess(content)
+    if imgsz and imgsz != preprocess.size and content.get("export", {}).get("fixed"):
+        raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} takes {preprocess.size[0]}x{preprocess.size[1]} alone")
     hflip = (content["config"].get("augment") or {}).get("hflip")
     mirrors = hflip is None or hflip == "auto" or hflip > 0  # a network from elsewhere does not say
     return Model(

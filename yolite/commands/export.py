@@ -24,7 +24,7 @@ from yolite.defaults import CONF, IOU, MAX_DET
 from yolite.errors import UserError, nearest
 from yolite.export.about import to_text
 from yolite.export.extras import need_onnx, need_openvino
-from yolite.export.graph import InGraph, Readable, trace
+from yolite.export.graph import InGraph, Readable, fixed_size, trace
 from yolite.export.parity import (
     FLOAT,
     INT8,
@@ -146,7 +146,10 @@ def prove(
         bad.append(f"{sample.path}: {reason}")
 
     pictures = Pictures(split.samples, preprocess)
-    inputs = inputs_of(pictures, other_size(config.imgsz, model.detector.max_stride), PROOF_BATCH)
+    sizes = [config.imgsz]
+    if fixed_size(model.detector) is None:
+        sizes.append(other_size(config.imgsz, model.detector.max_stride))
+    inputs = inputs_of(pictures, sizes, PROOF_BATCH)
     _, whole = open_exported(path, CPU, lambda about: list(about["export"]["outputs"]))
     with torch.inference_mode():
         rows = compare_outputs(
@@ -164,9 +167,9 @@ def prove(
     if share is not None:
         rows.append(Row("FLOPs not in INT8", 1 - share, 1 - LEAST_SHARE, f"{share:.1%} in INT8"))
     not_square = sum(sample.size[0] != sample.size[1] for sample in split.samples)
-    sizes = ", ".join(f"{len(x)} x {x.shape[2]}x{x.shape[3]}" for x in inputs)
+    shapes = ", ".join(f"{len(x)} x {x.shape[2]}x{x.shape[3]}" for x in inputs)
     console.say(f"parity: {len(split.samples)} pictures of {split.where}, {not_square} of them not square; "
-                f"every output on batches of {sizes}")  # fmt: skip
+                f"every output on batches of {shapes}")  # fmt: skip
     return rows
 
 
@@ -210,6 +213,7 @@ def export_weights(
     about = {
         "format": format, "precision": "int8" if int8 else "fp32", "outputs": model.outputs,
         "nms": vars(request.limits) if request.limits else None, "size": list(config.imgsz),
+        "fixed": fixed_size(model.detector) is not None,
         "flops": sum(layer.flops for layer in summarise(model.detector, config.imgsz)),
     }  # fmt: skip
     preprocess = {**content["preprocess"], "size": list(config.imgsz)}

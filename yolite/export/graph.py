@@ -24,7 +24,7 @@ from yolite.errors import UserError
 from yolite.export.extras import quiet
 from yolite.models.detector import Detector
 from yolite.nms import hard_nms
-from yolite.structures import HeadSpec
+from yolite.structures import HeadSpec, Size
 
 
 @dataclass(frozen=True)
@@ -126,17 +126,24 @@ def raw_names(specs: Sequence[HeadSpec]) -> list[str]:
     return [f"raw_{level}" for level in range(len(specs))]
 
 
+def fixed_size(detector: Detector) -> Size | None:
+    """Return the only input (H, W) of a network with fully connected layers; None: it takes any."""
+    size: Size | None = getattr(detector, "fixed_size", None)
+    return size
+
+
 def trace(model: Readable) -> torch.export.ExportedProgram:
-    """Trace a model for any batch and any input size of whole cells of the coarsest stride.
+    """Trace a model for any batch and, unless its input is fixed, any size of whole cells of the coarsest stride.
 
     Raises:
         UserError: a layer does what no graph can hold.
     """
-    stride = model.detector.max_stride
+    stride, fixed = model.detector.max_stride, fixed_size(model.detector)
     height, width = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
-    shapes = ({0: torch.export.Dim("batch", min=1), 2: stride * height, 3: stride * width},)
+    sides = {} if fixed else {2: stride * height, 3: stride * width}
+    shapes = ({0: torch.export.Dim("batch", min=1), **sides},)
     # A batch of two and sides that differ: torch.export takes a one for a constant, and equal sides for one.
-    example = torch.zeros(2, 3, 3 * stride, 5 * stride)
+    example = torch.zeros(2, 3, *(fixed or (3 * stride, 5 * stride)))
     try:
         with quiet():
             program = torch.export.export(model.eval().requires_grad_(False), (example,), dynamic_shapes=shapes)

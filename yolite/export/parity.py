@@ -236,8 +236,8 @@ def other_size(size: Size, stride: int) -> Size:
     return (height, narrow) if narrow not in (width, height) else (height, height + stride)
 
 
-def inputs_of(pictures: Pictures, size: Size, batch: int) -> list[Tensor]:
-    """Return uint8 batches: one picture alone, then ``batch`` together, at the trained input size; then so at ``size``.
+def inputs_of(pictures: Pictures, sizes: Sequence[Size], batch: int) -> list[Tensor]:
+    """Return uint8 batches: for each input size one picture alone, then ``batch`` together.
 
     Pictures that are not square come first.
     """
@@ -245,8 +245,8 @@ def inputs_of(pictures: Pictures, size: Size, batch: int) -> list[Tensor]:
     chosen = order[: batch + 1]
     preprocess = pictures.preprocess
     out: list[Tensor] = []
-    for which in (preprocess, replace(preprocess, size=size)):
-        some = Pictures([pictures.samples[i] for i in chosen], which)
+    for size in sizes:
+        some = Pictures([pictures.samples[i] for i in chosen], replace(preprocess, size=size))
         read = [data.images for data, _ in plain_batches(some, 1, lambda *_: None)]
         out += [read[0], torch.cat(read[1:])] if len(read) > 1 else read
     return out
