@@ -14,7 +14,7 @@ from yolite.codec import decode, encode
 from yolite.commands.train import configure
 from yolite.config import load_config, make_config
 from yolite.errors import UserError
-from yolite.inference import Inference
+from yolite.inference import Inference, TorchNetwork
 from yolite.models.detector import Detector
 from yolite.processes import ALONE
 from yolite.structures import HeadSpec, Preprocess, Targets
@@ -353,7 +353,7 @@ def test_a_fully_connected_network_has_one_input_size() -> None:
         make("yolov1-tiny", 3, "model.width=0.0625", "imgsz=320")
     model = make("yolov1-tiny", 3, "model.width=0.0625")
     with pytest.raises(UserError, match="fixed to 448x448"):
-        Inference(model, Preprocess((448, 320)), torch.device("cpu"))
+        Inference(TorchNetwork(model, torch.device("cpu")), Preprocess((448, 320)))
     assert make("yolov2-tiny", 3, "model.width=0.0625").fixed_size is None
 
 

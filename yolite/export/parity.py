@@ -67,7 +67,7 @@ class Row:
     @property
     def passed(self) -> bool:
         """Whether the number keeps to its limit (NaN does not)."""
-        return self.allowed is None or self.measured <= self.allowed
+        return self.allowed is None or bool(self.measured <= self.allowed)
 
 
 def to_json(rows: Sequence[Row]) -> dict[str, Any]:

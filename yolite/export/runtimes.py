@@ -94,6 +94,8 @@ def open_openvino(path: Path, device: torch.device, outputs: Outputs) -> tuple[d
         raise UserError(f"{path} runs on the processor here: give --device cpu")
     core = openvino.Core()
     try:
+        if not path.read_bytes().startswith(b"<?xml"):  # else OpenVINO tries every format it knows, aloud
+            raise RuntimeError("it is no XML")
         model = core.read_model(path)
         text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
     except RuntimeError as error:
