@@ -247,7 +247,10 @@ def test_the_operator_of_nms_takes_no_boxes_too() -> None:
 def test_match_finds_what_is_lost_moved_and_renamed() -> None:
     def found(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Detections:
         return Detections(
-            torch.tensor(boxes).float().reshape(-1, 4), torch.tensor(scores), torch.tensor(labels), (100, 100)
+            torch.tensor(boxes).float().reshape(-1, 4),
+            torch.tensor(scores),
+            torch.tensor(labels, dtype=torch.int64),
+            (100, 100),
         )
 
     one = found([[0, 0, 10, 20], [30, 30, 60, 50]], [0.9, 0.8], [0, 1])
