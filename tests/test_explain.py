@@ -58,8 +58,8 @@ def traced(name: str) -> tuple[Inference, Trace]:
 
 
 def objects(*rows: tuple[int, int, list[float]], ignore: tuple[int, ...] = ()) -> Targets:
-    return Targets(torch.tensor([row[2] for row in rows]), torch.tensor([row[1] for row in rows]),
-                   torch.tensor([row[0] for row in rows]), torch.tensor([i in ignore for i in range(len(rows))]))  # fmt: skip
+    images, labels, boxes = (torch.tensor(column) for column in zip(*rows, strict=True))
+    return Targets(boxes, labels, images, torch.tensor([i in ignore for i in range(len(rows))]))
 
 
 # ---- formulas --------------------------------------------------------------------------------------------------------
@@ -240,8 +240,12 @@ def test_who_drops_whom_as_a_loop_finds_it(seed: int) -> None:
 
 
 def small_net() -> Detector:
-    rows = [LayerRecord("conv", (-1,), {"out": 8, "kernel": 3, "stride": 2}), LayerRecord("conv", (0,), {"out": 8, "kernel": 3, "stride": 2}),
-            LayerRecord("conv_head", (1,), {"anchors": 1, "classes": 2})]  # fmt: skip
+    conv = {"out": 8, "kernel": 3, "stride": 2}
+    rows = [
+        LayerRecord("conv", (-1,), conv),
+        LayerRecord("conv", (0,), conv),
+        LayerRecord("conv_head", (1,), {"anchors": 1, "classes": 2}),
+    ]
     torch.manual_seed(0)
     return Detector(rows, [HeadSpec(4, ((10.0, 10.0),), 2)], [2]).eval()
 
@@ -260,7 +264,7 @@ def test_nothing_outside_the_receptive_field_has_influence() -> None:
 
 
 def test_grad_cam_by_hand() -> None:
-    """The score of one cell has its gradient in that cell alone: the weights are its derivatives over the map's size."""
+    """The gradient of one cell's score lies in that cell alone: the weights are its derivatives over the map's size."""
     model = small_net()
     inference = Inference(model, Preprocess((64, 96)), torch.device("cpu"))
     trace = follow(inference, PICTURE, LIMITS)
