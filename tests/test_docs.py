@@ -65,3 +65,13 @@ def test_the_pictures_are_there_and_small() -> None:
     assert sorted(shown) == files
     assert len(files) <= 12
     assert all((DOCS / file).stat().st_size < 60_000 for file in files)
+
+
+def test_the_translation_shows_the_same() -> None:
+    """Code, commands, formulas, pictures and tables of numbers are those of the English page, in its order."""
+    pages = [page.read_text(encoding="utf-8") for page in (PAGE, OTHER)]
+    for part in (r"^```.*?^```$", r"\((pictures/[^)]+)\)", r"^\| [^a-zA-Z\n]*(\d/\d.*)$"):
+        english, chinese = (re.findall(part, page, re.S | re.M) for page in pages)
+        assert english == chinese
+        assert english
+    assert [page.count("\n## ") for page in pages] == [14, 14]
