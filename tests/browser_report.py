@@ -1,8 +1,9 @@
-"""Open a report in a real browser, headless: ``python tests/browser_report.py REPORT.html [OUT]``. Not in the suite.
+"""Open a page in a real browser, headless: ``python tests/browser_report.py PAGE.html [OUT]``. Not in the suite.
 
 Needs Chromium (Debian: chromium), nothing else. The page is opened from disk, no host name can be resolved; a script
-put at its end moves the slider, sorts, picks a class and switches the theme, and what it saw is read back. Fails on an
-error or a request on the console, a number that does not move, or a page wider than a phone.
+put at its end moves the slider, sorts, picks a class and switches the theme, and what it saw is read back (of a page
+of `yolite explain`, which has neither slider nor classes, the rest). Fails on an error or a request on the console, a
+number that does not move, or a page wider than a phone.
 OUT gets screenshots: light, dark, and both at a phone's width.
 """
 
@@ -46,6 +47,22 @@ window.addEventListener("load", function () {
   function curve() { return all("#chart-pr polyline", function (line) { return line.getAttribute("points"); }).join(); }
   function back() { return getComputedStyle(document.body).backgroundColor; }
   var seen = {errors: window.problems, steps: {}};
+  function theme() {
+    seen.theme = [back()];
+    by("theme").click();
+    seen.theme.push(back());
+    by("theme").click();
+    seen.wide = [document.documentElement.scrollWidth, window.innerWidth];
+    seen.broken = all("main img", function (image) { image.loading = "eager"; return image; })
+      .filter(function (image) { return image.complete && !image.naturalWidth; }).length;
+    seen.requests = performance.getEntriesByType("resource")
+      .map(function (entry) { return entry.name.slice(0, 60); })
+      .filter(function (name) { return !name.startsWith("data:"); });
+  }
+  if (!by("slider")) {
+    wait(function () { theme(); parent.postMessage(JSON.stringify(seen), "*"); });
+    return;
+  }
   wait(function () {
     seen.steps.start = numbers();
     set("slider", "input", 0.1);
@@ -64,14 +81,7 @@ window.addEventListener("load", function () {
         var place = {clientX: box.left + box.width / 2, clientY: box.top + 20, bubbles: true};
         svg.dispatchEvent(new PointerEvent("pointermove", place));
         seen.hover = all("#chart-pr .says", text);
-        seen.theme = [back()];
-        by("theme").click();
-        seen.theme.push(back());
-        by("theme").click();
-        seen.wide = [document.documentElement.scrollWidth, window.innerWidth];
-        seen.requests = performance.getEntriesByType("resource")
-          .map(function (entry) { return entry.name.slice(0, 60); })
-          .filter(function (name) { return !name.startsWith("data:"); });
+        theme();
         wait(function () { seen.steps.end = numbers(); parent.postMessage(JSON.stringify(seen), "*"); });
       });
     });
@@ -120,9 +130,18 @@ def probe(report: Path, folder: Path, width: int) -> dict:
 
 def check(seen: dict, width: int) -> None:
     """Raise AssertionError where something did not do what it is for."""
-    low, high, start, end = (seen["steps"][k] for k in ("low", "high", "start", "end"))
     assert seen["errors"] == []
     assert seen["requests"] == [], seen["requests"]
+    assert seen["broken"] == 0
+    assert seen["theme"][0] != seen["theme"][1]
+    assert seen["wide"][0] <= seen["wide"][1], f"at {width} px the page is {seen['wide'][0]} px wide"
+    if seen["steps"]:
+        check_report(seen)
+
+
+def check_report(seen: dict) -> None:
+    """Raise AssertionError where something of an evaluation's report did not do what it is for."""
+    low, high, start, end = (seen["steps"][k] for k in ("low", "high", "start", "end"))
     assert (low["shown"], high["shown"]) == ("0.100", "0.900")
     if any(cell not in ("-", "0.000") for cell in low["table"]):
         assert low["all"] != high["all"]
@@ -137,8 +156,6 @@ def check(seen: dict, width: int) -> None:
     assert len(seen["down"]) < 2 or len(set(seen["down"])) < 2 or seen["up"] != seen["down"]
     assert len(seen["down"]) < 2 or seen["pr"][0] != seen["pr"][1] or not seen["pr"][0]
     assert not seen["pr"][1] or any(words.startswith("precision") for words in seen["hover"])
-    assert seen["theme"][0] != seen["theme"][1]
-    assert seen["wide"][0] <= seen["wide"][1], f"at {width} px the page is {seen['wide'][0]} px wide"
 
 
 def screenshots(report: Path, out: Path) -> None:
@@ -162,8 +179,8 @@ def main(arguments: list[str]) -> int:
         for width in (DESK, PHONE):
             seen = probe(report, Path(folder), width)
             check(seen, width)
-            start, high = (seen["steps"][step]["all"] for step in ("start", "high"))
-            print(f"{report} at {width} px: {start}, above 0.9 {high}; good")
+            numbers = [f"{step} {seen['steps'][step]['all']}" for step in ("start", "high") if seen["steps"]]
+            print(f"{report} at {width} px: {', '.join(numbers)} good")
     if len(arguments) > 1:
         screenshots(report, Path(arguments[1]))
         print(f"screenshots: {arguments[1]}")

@@ -47,7 +47,9 @@ def write_batch_page(
         alone = sum(row["alone"] for row in own)
         words = f"Picture {image}: {len(own)} objects, {sum(row['count'] for row in own)} positives"
         words += f", {alone} without any." if alone else "."
-        shown.append(shelf.add(f"picture-{image}", _draw(pixels.permute(1, 2, 0).numpy(), truth, image, specs), words))
+        shown.append(
+            shelf.add(f"picture-{image}", draw_picture(pixels.permute(1, 2, 0).numpy(), truth, image, specs), words)
+        )
     counts = [sum(p.place.level == level for p in truth.positives) for level in range(len(specs))]
     colours = [LEVELS[level % len(LEVELS)][1] for level in range(len(specs))]
     return write_page(path, "explain_batch.html", title, shown=shown, rows=rows, truth=truth, loss=loss, specs=specs,
@@ -73,7 +75,7 @@ def _objects(
     return sorted(out, key=lambda row: not row["alone"])
 
 
-def _draw(pixels: Image, truth: Truth, image: int, specs: Sequence[HeadSpec]) -> Image:
+def draw_picture(pixels: Image, truth: Truth, image: int, specs: Sequence[HeadSpec]) -> Image:
     """Draw the objects of a picture and the cells of all levels that answer for them."""
     canvas = Canvas(pixels, faint=0.2)
     for level in reversed(range(len(specs))):

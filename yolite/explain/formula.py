@@ -152,7 +152,7 @@ def _on_the_picture(trace: Trace, box: Tensor, inside: Tensor) -> list[Step]:
         axis = place % 2
         side, length = ("width", letterbox.image[1]) if axis == 0 else ("height", letterbox.image[0])
         figures = f"({number(float(box[place]))} − {pads[axis]}) / {scales[axis]:.6g}"
-        words = f"({name} − pad {'xy'[axis]}) / scale {'xy'[axis]}, from 0 to the picture's {side}"
+        words = f"({name} − pad {'xy'[axis]}) / scale {'xy'[axis]}, from 0 to {side}"
         figures = f"min(max({figures}, 0), {length})"
         out.append(Step(f"{name}, image px", words, figures, float(inside[place])))
     return out

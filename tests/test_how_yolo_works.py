@@ -1,0 +1,77 @@
+"""What docs/how-yolo-works.md shows is run: Python blocks as they are, commands up to the training."""
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_explain import loud, saved
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE, OTHER = DOCS / "how-yolo-works.md", DOCS / "how-yolo-works.zh.md"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.S | re.M)
+
+
+def test_the_python_code_runs() -> None:
+    """From top to bottom in one namespace; every block with an assert says something that can be wrong."""
+    code = blocks(PAGE, "python")
+    assert len(code) >= 12
+    known: dict[str, Any] = {}
+    for block in code:
+        assert "assert " in block
+        line = PAGE.read_text(encoding="utf-8").split(block)[0].count("\n")
+        exec(compile("\n" * line + block, str(PAGE), "exec"), known)
+
+
+COMMANDS = [shlex.split(line, comments=True)[1:] for block in blocks(PAGE, "sh") for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_commands_are_understood(
+    words: list[str], cli: Callable[..., tuple[int, str, str]], shapes: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """All but the work itself: options, settings, data and weights are read and go together."""
+    weights = saved(tmp_path / "best.ckpt", loud("yolite-n"))
+    stand_ins = {
+        "my_data": str(shapes),
+        "runs/mine": str(weights),
+        "photo.jpg": str(shapes.parent / "images/val/s016.png"),
+    }
+    words = [stand_ins.get(word, word) for word in words]
+    begun = []
+    monkeypatch.setattr("yolite.commands.train.start", lambda config, *rest, **more: begun.append(config))
+    monkeypatch.chdir(tmp_path)
+    status, _, err = cli(*words)
+    assert status == 0, err
+    assert words[0] == "explain" or len(begun) == 1
+    for config in begun:  # what was typed is what would be trained with
+        for key, value in (word.split("=") for word in words if re.fullmatch(r"[a-z_.]+=.*", word)):
+            found: Any = config
+            for part in key.split("."):
+                found = getattr(found, part)
+            assert str(found) == value
+
+
+def test_the_pictures_are_there_and_small() -> None:
+    shown = re.findall(r"!\[[^\]]+\]\((pictures/[^)]+)\)", PAGE.read_text(encoding="utf-8"))
+    files = sorted(f"pictures/{path.name}" for path in (DOCS / "pictures").iterdir())
+    assert sorted(shown) == files
+    assert len(files) <= 12
+    assert all((DOCS / file).stat().st_size < 60_000 for file in files)
+
+
+def test_the_translation_shows_the_same() -> None:
+    """Code, commands, formulas, pictures and tables of numbers are those of the English page, in its order."""
+    pages = [page.read_text(encoding="utf-8") for page in (PAGE, OTHER)]
+    for part in (r"^```.*?^```$", r"\((pictures/[^)]+)\)", r"^\| [^a-zA-Z\n]*(\d/\d.*)$"):
+        english, chinese = (re.findall(part, page, re.S | re.M) for page in pages)
+        assert english == chinese
+        assert english
+    assert [page.count("\n## ") for page in pages] == [14, 14]
