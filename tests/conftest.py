@@ -123,3 +123,37 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]
         return status, out, err
 
     return run
+
+
+MINI = """
+model:
+  name: mini
+  backbone:
+    - {block: conv, out: 16, kernel: 3, stride: 2}
+    - {block: conv, out: 24, kernel: 3, stride: 2}
+    - {block: conv, out: 48, kernel: 3, stride: 2, name: fine}
+    - {block: csp, out: 48, n: 1}
+    - {block: conv, out: 64, kernel: 3, stride: 2, name: coarse}
+  neck:
+    - {block: upsample}
+    - {block: concat, from: [above, fine], name: joined}
+  head:
+    - {block: grid_head, from: joined, hidden: 32}
+    - {block: grid_head, from: coarse, hidden: 32}
+  code: {strides: [8, 16], anchors_per_level: 2}
+"""
+"""A network that learns eight scenes and is traced in a second."""
+
+
+@pytest.fixture(scope="session")
+def mini_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder: the network above after an overfit of eight scenes, pictures of 96x128 in an input of 96x160."""
+    from yolite.cli import main
+
+    folder = tmp_path_factory.mktemp("export")
+    (folder / "mini.yaml").write_text(MINI)
+    words = ["train", "--data", shapes, "--model", folder / "mini.yaml", "--imgsz", "96x160", "--batch", 4, "--epochs",
+             40, "--overfit", 8, "--out", folder / "run", "data.workers=0", "train.precision=fp32", "train.lr=0.01",
+             "train.warmup_epochs=3", "data.val=images/train"]  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    return folder / "run"

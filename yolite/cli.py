@@ -16,7 +16,7 @@ from yolite import __version__
 from yolite.defaults import CONF, IOU, MAX_DET, NMS, OVERLAP
 from yolite.errors import UserError, nearest
 
-LATER = ("explain", "import", "export", "bench", "serve", "ablate")
+LATER = ("explain", "import", "ablate")
 """Verbs of the contract that are not built yet."""
 
 app = typer.Typer(
@@ -165,6 +165,67 @@ def detect(
         "tta": tta, "stride": stride,
     }  # fmt: skip
     detect_sources(sources, weights, how, imgsz, device or "auto", out, json)
+
+
+@app.command()
+def export(
+    weights: Annotated[str, typer.Option(help="checkpoint or run folder (its best)")],
+    format: Annotated[str, typer.Option(help="onnx, openvino or torchexport")],
+    words: Words = None,
+    data: Annotated[
+        str | None, typer.Option(help="data of the parity report [default: what it was trained on]")
+    ] = None,
+    split: Annotated[str, typer.Option(help="role of its pictures: train, val or test")] = "val",
+    imgsz: Imgsz = None,
+    out: Annotated[Path | None, typer.Option(help="the file [default: beside the checkpoint]")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit integers, calibrated on training images")] = False,
+    nms: Annotated[bool, typer.Option("--nms", help="threshold and NMS inside the graph")] = False,
+    conf: Annotated[float | None, typer.Option(min=0, max=1, help="with --nms: least score")] = None,
+    iou: Annotated[float | None, typer.Option(min=0, max=1, help="with --nms: NMS threshold")] = None,
+    max_det: Annotated[int | None, typer.Option(min=1, help="with --nms: most boxes an image")] = None,
+    json: Json = None,
+) -> int:
+    """Write an ONNX, OpenVINO or torch.export file and prove it on validation images; exit 1 if it differs."""
+    from yolite.commands.export import export_weights
+
+    options = _options(data__source=data, imgsz=imgsz)
+    thresholds = {"conf": conf, "iou": iou, "max-det": max_det}
+    return export_weights(weights, format, out, int8, nms, thresholds, split, options, words or [], json)
+
+
+@app.command()
+def bench(
+    weights: Annotated[str, typer.Option(help="checkpoint, run folder (its best) or exported file")],
+    words: Words = None,
+    data: Annotated[str | None, typer.Option(help="whose pictures are read [default: its training's]")] = None,
+    split: Annotated[str, typer.Option(help="role of its pictures: train, val or test")] = "val",
+    imgsz: Imgsz = None,
+    device: Device = None,
+    json: Json = None,
+) -> None:
+    """Measure latency, images/s, memory and where the time goes, for every installed backend."""
+    from yolite.commands.bench import bench_weights
+
+    bench_weights(weights, split, _options(data__source=data, imgsz=imgsz, device=device), words or [], json)
+
+
+@app.command()
+def serve(
+    weights: Annotated[str, typer.Option(help="checkpoint, run folder (its best) or exported file")],
+    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 is all of this machine's")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    imgsz: Imgsz = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="most pictures through the network at once")] = 8,
+    concurrency: Annotated[int, typer.Option(min=1, help="most requests at once; others get 429")] = 16,
+    megabytes: Annotated[float, typer.Option(min=0.001, help="most MiB of a request")] = 20,
+    megapixels: Annotated[float, typer.Option(min=0.001, help="most million px of a picture")] = 50,
+    seconds: Annotated[float, typer.Option(min=0.1, help="most seconds of an upload")] = 10,
+) -> None:
+    """Answer pictures over HTTP: POST /detect, /health, /metrics, /docs and a page to try it on."""
+    from yolite.commands.serve import serve_weights
+
+    serve_weights(weights, host, port, imgsz, device, batch, concurrency, megabytes, megapixels, seconds)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -74,14 +74,18 @@ class Model:
         network: Normalised pictures in, raw maps out.
         preprocess: How its input is made.
         names: Class names; labels index them.
+        config: The settings of its training.
         mirrors: Whether it was trained with mirrored pictures (digits and letters are not mirrored): test-time
             augmentation asks.
+        fixed: Whether it takes ``preprocess.size`` alone (some exported files).
     """
 
     network: Network
     preprocess: Preprocess
     names: list[str]
+    config: dict[str, Any]
     mirrors: bool = True
+    fixed: bool = False
 
 
 class Inference:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from yolite.defaults import CONF, IOU, MAX_DET, NMS, OVERLAP
-from yolite.devices import build_device
 from yolite.errors import UserError, nearest
 from yolite.geometry import Letterbox
 from yolite.inference import Inference, Model
@@ -26,7 +25,7 @@ from yolite.result import Result
 from yolite.sources import Picture, items_of, read_items
 from yolite.structures import Detections, Size
 from yolite.views import View, merge, views
-from yolite.weights import open_model
+from yolite.weights import choose_device, open_model
 
 
 class Predictor:
@@ -51,11 +50,11 @@ class Predictor:
                 raise UserError("an open model has its device and input size already: leave both out")
             model = weights
         else:
-            model = open_model(weights, build_device(device), imgsz)
+            model = open_model(weights, choose_device(weights, device), imgsz)
         self.names = model.names
         self.preprocess = model.preprocess
         self.inference = Inference(model.network, model.preprocess)
-        self._mirrors = model.mirrors
+        self._mirrors, self._fixed = model.mirrors, model.fixed
 
     def predict(
         self,
@@ -102,6 +101,9 @@ class Predictor:
                 raise UserError(f"{name} {value} is out of range: see the documentation of predict")
         if nms not in NMS:
             raise UserError(f"nms {nms!r} is not known{nearest(nms, NMS)}: give {', '.join(NMS)}")
+        if tta and self._fixed:
+            height, width = self.preprocess.size
+            raise UserError(f"tta looks in several sizes, but these weights take {height}x{width} alone: leave it out")
         limits = Thresholds(conf, iou, max_det, best_class=True, nms=nms)
         items: Iterable[Any] = items_of(sources, bgr)
         if not isinstance(sources, Iterator):

@@ -8,13 +8,26 @@ from pathlib import Path
 import torch
 
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
+from yolite.devices import build_device
 from yolite.errors import UserError
-from yolite.inference import Model, TorchNetwork
+from yolite.export.runtimes import RUNTIMES, open_exported
+from yolite.inference import Model, Network, TorchNetwork
+from yolite.processes import ALONE, Processes
 from yolite.structures import Size
 
 
+def choose_device(weights: str | Path, name: str, processes: Processes = ALONE) -> torch.device:
+    """Return the device that ``name`` means for these weights: ``auto`` is the processor where a runtime needs asking.
+
+    Raises:
+        UserError: no such device here.
+    """
+    asks = Path(weights).suffix in (".onnx", ".xml") and not Path(weights).is_dir()
+    return build_device("cpu" if name == "auto" and asks else name, processes)
+
+
 def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = None) -> Model:
-    """Open a checkpoint, or a run folder's best one.
+    """Open a checkpoint, a run folder's best one, or an exported file.
 
     Args:
         weights: File or run folder.
@@ -24,12 +37,20 @@ def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = N
     Raises:
         UserError: it cannot be read, or cannot be run at that size.
     """
-    content = load_checkpoint(find_weights(weights))
-    network = TorchNetwork(restore_detector(content), device, alone=device.type == "cpu")
-    stride = network.detector.max_stride
+    network: Network
+    if Path(weights).suffix in RUNTIMES and not Path(weights).is_dir():
+        content, network = open_exported(Path(weights), device)
+    else:
+        content = load_checkpoint(find_weights(weights))
+        network = TorchNetwork(restore_detector(content), device, alone=device.type == "cpu")
+    stride = max(spec.stride for spec in network.specs)
     if imgsz and any(side < 1 or side % stride for side in imgsz):
         raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} needs multiples of {stride}: give such a size")
     preprocess = restore_preprocess(content)
+    fixed = bool(content.get("export", {}).get("fixed"))
+    if fixed and imgsz and imgsz != preprocess.size:
+        raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} takes {preprocess.size[0]}x{preprocess.size[1]} alone")
     hflip = (content["config"].get("augment") or {}).get("hflip")
     mirrors = hflip is None or hflip == "auto" or hflip > 0  # a network from elsewhere does not say
-    return Model(network, replace(preprocess, size=imgsz) if imgsz else preprocess, content["names"], mirrors)
+    preprocess = replace(preprocess, size=imgsz) if imgsz else preprocess
+    return Model(network, preprocess, content["names"], content["config"], mirrors, fixed)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from yolite.config import Config, load_config, parse_imgsz, parse_words
+from yolite.config import Config, load_config, make_config, merge, parse_imgsz, parse_words
 from yolite.console import Console
 from yolite.errors import UserError
 from yolite.evaluation.coco import NUMBERS, CocoResult
@@ -47,6 +47,14 @@ def read_imgsz(text: Any) -> Size | None:
         return parse_imgsz(text)
     except ValueError as error:
         raise UserError(f"imgsz: {error}") from None
+
+
+def config_of_weights(stored: Mapping[str, Any], options: Mapping[str, Any], settings: Mapping[str, Any]) -> Config:
+    """Return the settings that weights were trained with, with those over them that were given now."""
+    if "data" in options:
+        # other data: none of the lists of the data it was trained on
+        stored = merge(stored, {"data": {"train": None, "val": None, "test": None}})
+    return make_config(stored, {"device": "auto"}, options, settings)
 
 
 def check_classes(names: list[str], other: list[str], weights: str, data: str, console: Console) -> None:

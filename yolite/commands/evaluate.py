@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from yolite.build import build_dataset, build_preprocess, load_split
-from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
-from yolite.commands.common import check_classes, print_metric, settings_of_use
-from yolite.config import load_config, make_config, merge
+from yolite.commands.common import check_classes, config_of_weights, print_metric, settings_of_use
+from yolite.config import load_config, make_config
 from yolite.console import Console
 from yolite.data.loader import plain_batches
 from yolite.data.pictures import Pictures
-from yolite.devices import build_device
 from yolite.errors import UserError
 from yolite.evaluation.coco import coco_metric, read_results
 from yolite.evaluation.evaluate import evaluate, to_json
 from yolite.files import check_writable, write_json
-from yolite.inference import Inference, TorchNetwork
+from yolite.inference import Inference
 from yolite.postprocess import Thresholds
 from yolite.processes import join, leave
 from yolite.structures import Batch, Detections, Sample
+from yolite.weights import choose_device, open_model
 
 
 def evaluate_weights(
@@ -36,20 +35,15 @@ def evaluate_weights(
     settings = settings_of_use(words, ["data", "eval", "imgsz", "device"], "evaluate --weights", why)
     if json:
         check_writable(json, "--json")
-    content = load_checkpoint(find_weights(weights))
-    stored = content["config"]
-    if "data" in options:
-        # other data: none of the lists of the data it was trained on
-        stored = merge(stored, {"data": {"train": None, "val": None, "test": None}})
-    config = make_config(stored, {"device": "auto"}, options, settings)
     processes = join()
     console = Console(quiet=not processes.main)
-    device = build_device(config.device, processes)
+    device = choose_device(weights, make_config({"device": "auto"}, options, settings).device, processes)
+    model = open_model(weights, device)
+    config = config_of_weights(model.config, options, settings)
     data = load_split(build_dataset(config, console), split, console)
-    check_classes(content["names"], data.names, weights, config.data.source, console)
+    check_classes(model.names, data.names, weights, config.data.source, console)
     preprocess = build_preprocess(config)
-    network = TorchNetwork(restore_detector(content), device, alone=device.type == "cpu")
-    inference = Inference(network, preprocess)
+    inference = Inference(model.network, preprocess)
     limits = Thresholds(config.eval.conf, config.eval.iou, config.eval.max_det, best_class=False)
     pictures = Pictures(data.samples, preprocess)
     bad: list[str] = []

@@ -208,16 +208,22 @@ def read_bytes(path: Path) -> bytes:
         raise ImageError(f"cannot be read ({error.strerror})") from None
 
 
-def decode(data: bytes) -> tuple[Image, Header]:
+def decode(data: bytes, most_pixels: float = float("inf")) -> tuple[Image, Header]:
     """Decode the content of an image file to what `read_image` returns, and its header.
 
+    Args:
+        data: The content.
+        most_pixels: A picture whose header states more is refused before it takes memory.
+
     Raises:
-        ImageError: damaged, cut off or no image.
+        ImageError: damaged, cut off, too large or no image.
     """
     if _is_cut(data):
         raise ImageError("the file is cut off: its end is missing", "truncated image")
     header = _header(BytesIO(data))
     height, width = header.size
+    if height * width > most_pixels:
+        raise ImageError(f"{width}x{height} px are more than the {most_pixels / 1e6:g} million allowed here")
     if header.format in ("JPEG", "MPO") and height * width > JPEG_MOST * len(data):
         raise ImageError(f"its header states {width}x{height} px, for which {len(data)} bytes are too few")
     try:

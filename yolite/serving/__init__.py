@@ -1,0 +1,1 @@
+"""A detector behind HTTP: see docs/deploy.md."""
