@@ -78,6 +78,7 @@ class Model:
         config: The settings of its training.
         mirrors: Whether it was trained with mirrored pictures (digits and letters are not mirrored): test-time
             augmentation asks.
+        fixed: Whether it takes ``preprocess.size`` alone (some exported files).
     """
 
     network: Network
@@ -85,6 +86,7 @@ class Model:
     names: list[str]
     config: dict[str, Any]
     mirrors: bool = True
+    fixed: bool = False
 
 
 class Inference:
