@@ -13,12 +13,11 @@ from yolite.commands.common import check_classes, config_of_weights, settings_of
 from yolite.commands.findings import findings_files, plain_findings, print_findings, say_report, write_findings
 from yolite.commands.story import history_of, tell_results, tell_run
 from yolite.config import Config, load_config, make_config, replace_setting
-from yolite.commands.common import check_classes, config_of_weights, print_metric, settings_of_use
-from yolite.config import load_config, make_config
 from yolite.console import Console
 from yolite.data.dataset import Split
 from yolite.data.loader import plain_batches
 from yolite.data.pictures import Pictures
+from yolite.devices import build_device
 from yolite.errors import UserError
 from yolite.evaluation.analysis import analyse
 from yolite.evaluation.coco import CocoResult, coco_metric
