@@ -32,7 +32,7 @@ from yolite.explain.sight import look, stages  # noqa: E402
 from yolite.explain.trace import Trace, follow  # noqa: E402
 from yolite.explain.truth import Truth, read_truth  # noqa: E402
 from yolite.geometry import Image  # noqa: E402
-from yolite.inference import Inference  # noqa: E402
+from yolite.inference import Inference, TorchNetwork  # noqa: E402
 from yolite.report.pictures import jpeg  # noqa: E402
 from yolite.structures import Targets  # noqa: E402
 
@@ -57,7 +57,7 @@ def main(run: str, image: str) -> None:
     FOLDER.mkdir(exist_ok=True)
     content = load_checkpoint(find_weights(run))
     config = make_config(content["config"], {"device": "cpu"})
-    inference = Inference(restore_detector(content), restore_preprocess(content), torch.device("cpu"))
+    inference = Inference(TorchNetwork(restore_detector(content), torch.device("cpu")), restore_preprocess(content))
     specs = inference.detector.specs
     loss = build_loss(config.loss, specs)
     trace = follow(inference, read_image(Path(image)), LIMITS)

@@ -26,7 +26,7 @@ from yolite.explain.sight import look, stages
 from yolite.explain.trace import Place, Trace, droppers, follow, read_candidates
 from yolite.explain.truth import read_truth, why_alone
 from yolite.geometry import Letterbox
-from yolite.inference import Inference
+from yolite.inference import Inference, TorchNetwork
 from yolite.models.detector import Detector
 from yolite.models.graph import LayerRecord
 from yolite.models.summary import summarise
@@ -53,7 +53,9 @@ def loud(name: str) -> Detector:
 
 def traced(name: str) -> tuple[Inference, Trace]:
     model = loud(name)
-    inference = Inference(model, Preprocess(model.fixed_size or (64, 96)), torch.device("cpu"))
+    inference = Inference(
+        TorchNetwork(model, torch.device("cpu"), alone=True), Preprocess(model.fixed_size or (64, 96))
+    )
     return inference, follow(inference, PICTURE, LIMITS)
 
 
@@ -209,7 +211,7 @@ def test_who_drops_whom_by_hand() -> None:
     assert by.tolist() == [-1, 0, -1, -1]
     assert iou.tolist() == pytest.approx([0, 70 / 130, 0, 0])
     kept, _ = hard_nms(boxes, score, label, 0.5, 300, class_wise=False)
-    assert droppers(boxes, score, label, kept, replace(limits, class_wise=False))[0].tolist() == [-1, 0, -1, 0]
+    assert droppers(boxes, score, label, kept, replace(limits, nms="agnostic"))[0].tolist() == [-1, 0, -1, 0]
     with pytest.raises(AssertionError):
         droppers(boxes, score, label, torch.tensor([0, 1, 2, 3]), limits)
     with pytest.raises(AssertionError):
@@ -251,7 +253,7 @@ def small_net() -> Detector:
 
 
 def test_nothing_outside_the_receptive_field_has_influence() -> None:
-    inference = Inference(small_net(), Preprocess((64, 96)), torch.device("cpu"))
+    inference = Inference(TorchNetwork(small_net(), torch.device("cpu"), alone=True), Preprocess((64, 96)))
     trace = follow(inference, PICTURE, LIMITS)
     place = Place(0, 0, 8, 12)
     sight = look(inference, trace, place, 0)
@@ -266,7 +268,7 @@ def test_nothing_outside_the_receptive_field_has_influence() -> None:
 def test_grad_cam_by_hand() -> None:
     """The gradient of one cell's score lies in that cell alone: the weights are its derivatives over the map's size."""
     model = small_net()
-    inference = Inference(model, Preprocess((64, 96)), torch.device("cpu"))
+    inference = Inference(TorchNetwork(model, torch.device("cpu"), alone=True), Preprocess((64, 96)))
     trace = follow(inference, PICTURE, LIMITS)
     sight = look(inference, trace, Place(0, 0, 8, 12), 1)
     features = trace.outputs[1].clone()
@@ -292,7 +294,9 @@ def test_the_scales_on_the_way_down() -> None:
 
 
 def saved(path: Path, model: Detector, config: dict | None = None, trained: bool = False) -> Path:
-    content = describe(model, Preprocess(model.fixed_size or (64, 96)), ["block", "disc"], config or {"seed": 0})
+    content = describe(
+        model, Preprocess(model.fixed_size or (64, 96)), ["block", "disc"], config or {"seed": 0, "imgsz": [64, 96]}
+    )
     extra = {"training": {}} if trained else {}
     save_checkpoint(path, {**content, "weights": model.state_dict(), "ema": None, **extra})
     return path

@@ -64,7 +64,7 @@ class TorchNetwork:
         """Return the raw maps of normalised images [B, 3, H, W]."""
         parts = images.split(1) if self.alone else (images,)
         found = [self.detector(part.contiguous(memory_format=torch.channels_last)) for part in parts]
-        return [torch.cat(level) for level in zip(*found, strict=True)]
+        return found[0] if len(found) == 1 else [torch.cat(level) for level in zip(*found, strict=True)]
 
 
 @dataclass(frozen=True)
