@@ -211,8 +211,8 @@ LOOSE = {
     "blur": {"blur": 1.0}, "rotate": {"rotate": 25.0}, "shear": {"shear": 15.0}, "cutout": {"cutout": 1.0},
     "copy_paste": {"copy_paste": 1.0, "scale": 0.3},
     "all": {"mosaic": 0.5, "scale": 0.4, "translate": 0.1, "hflip": 0.5, "vflip": 0.3, "crop": 0.5, "rotate": 15.0,
-            "shear": 8.0, "blur": 0.5, "noise": 0.5, "cutout": 0.5, "mixup": 0.5, "copy_paste": 0.5, "hue": 0.015,
-            "saturation": 0.3, "brightness": 0.1},
+            "shear": 8.0, "blur": 0.5, "noise": 0.5, "cutout": 0.5, "mixup": 0.5, "copy_paste": 0.5, "hue": 0.005,
+            "saturation": 0.1, "brightness": 0.1},  # a pale, turned green is not to pass for red
 }  # fmt: skip
 
 
@@ -220,6 +220,7 @@ LOOSE = {
 @settings(max_examples=40)
 @given(sizes, seeds, st.sampled_from(CANVASES))
 @example((41, 87), 7, (96, 128))
+@example((40, 40), 377, (96, 128))
 def test_from_the_loader(name: str, size: tuple[int, int], seed: int, canvas: tuple[int, int]) -> None:
     pictures = Memory(one_each(size, seed), canvas)
     data, key = TrainSet(pictures, replace(OFF, **(TIGHT | LOOSE)[name]), seed), (0, seed % 3, True)
