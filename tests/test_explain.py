@@ -393,6 +393,18 @@ def test_pictures_with_nothing(cli: Cli, shapes: Path, tmp_path: Path) -> None:
     assert "none of the 1 files could be read as an image" in err
 
 
+def test_a_network_that_diverged(cli: Cli, shapes: Path, tmp_path: Path) -> None:
+    model = loud("yolite-n")
+    for index, value in zip(model.graph.outputs, (1e30, math.nan, 1e4), strict=True):
+        for parameter in model.graph.layers[index].parameters():
+            nn.init.constant_(parameter, value)
+    weights = saved(tmp_path / "a.ckpt", model)
+    image = shapes.parent / "images" / "val" / "s016.png"
+    status, _, err = cli("explain", "--weights", weights, image, "--data", shapes, "--out", tmp_path)
+    assert status == 0, err
+    assert "one cell" in text_of(tmp_path / "s016.html") or "One cell" in text_of(tmp_path / "s016.html")
+
+
 def test_an_empty_label(cli: Cli, shapes: Path, weights: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     for folder in ("images", "labels"):
@@ -409,7 +421,8 @@ def test_an_empty_label(cli: Cli, shapes: Path, weights: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [(["a.png", "--batch"], "leave IMAGE and --cell out"), ([], "explain needs IMAGE, or --batch"),
-     (["--batch", "train.lr=1"], "explain has no use for train.lr"), (["gone.png"], "gone.png does not exist")],
+     (["--batch", "train.lr=1"], "explain has no use for train.lr"), (["gone.png"], "gone.png does not exist"),
+     (["0"], "explain shows single pictures, and 0 is none")],
 )  # fmt: skip
 def test_what_does_not_go_together(cli: Cli, weights: Path, tmp_path: Path, words: list[str], complaint: str) -> None:
     status, _, err = cli("explain", "--weights", weights, *words, "--out", tmp_path / "o")

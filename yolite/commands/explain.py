@@ -29,7 +29,7 @@ from yolite.files import check_folder
 from yolite.inference import Inference, TorchNetwork
 from yolite.paths import free_run_folder
 from yolite.postprocess import Thresholds
-from yolite.sources import require_items
+from yolite.sources import Moving, require_items
 from yolite.structures import Sample, Targets
 from yolite.training.batch import USUAL
 from yolite.training.decide import decide_hflip, decide_image_weights
@@ -64,7 +64,7 @@ def explain(
         raise UserError("explain --batch shows a batch of the training pictures: leave IMAGE and --cell out")
     if not batch and not sources:
         raise UserError("explain needs IMAGE, or --batch for a batch of the training pictures")
-    paths = [item.content for item in require_items(sources) if isinstance(item.content, Path)] if sources else []
+    paths = _pictures_among(sources) if sources else []
     folder = out or free_run_folder(Path("runs"), "explain")
     check_folder(folder, "--out")
     content = load_checkpoint(find_weights(weights))
@@ -83,6 +83,20 @@ def explain(
         return
     labels = _labels(config, weights, content["names"], console) if "data" in options or "data" in settings else None
     _explain_pictures(folder, paths, weights, content["names"], inference, loss, labels, numbers, console)
+
+
+def _pictures_among(sources: Sequence[str]) -> list[Path]:
+    """Return the image files that the sources name.
+
+    Raises:
+        UserError: a source does not exist, or is no picture.
+    """
+    paths = []
+    for item in require_items(sources):
+        if isinstance(item, Moving) or not isinstance(item.content, Path):
+            raise UserError(f"explain shows single pictures, and {item.source} is none: give image files")
+        paths.append(item.content)
+    return paths
 
 
 def _cell_numbers(text: str | None) -> list[int] | None:

@@ -12,6 +12,8 @@ from yolite.geometry import Image
 
 SIDE = 640
 """Least longer side of a picture, px: small inputs are enlarged by a whole number."""
+FAR = 20_000
+"""Nothing is drawn further out than so many px."""
 RED, GREEN, BLUE, YELLOW, WHITE = (235, 60, 50), (60, 200, 90), (70, 140, 255), (255, 215, 0), (255, 255, 255)
 Colour = tuple[int, int, int]
 Box = Sequence[float]
@@ -35,7 +37,8 @@ class Canvas:
         self.image: Image = big.astype(np.uint8)
 
     def _px(self, *values: float) -> list[int]:
-        return [round(v * self.zoom) for v in values]
+        # a net that diverged can give any box, and OpenCV draws no further
+        return [round(v) for v in np.clip(np.nan_to_num(np.array(values) * self.zoom), -FAR, FAR).tolist()]
 
     def box(self, box: Box, colour: Colour, width: int = 2, dashed: bool = False) -> None:
         """Draw a box; dashed for what is not there yet (an anchor)."""

@@ -71,15 +71,16 @@ def look(inference: Inference, trace: Trace, place: Place, label: int) -> Sight:
     cam = (by_feature.mean((2, 3), keepdim=True) * kept[0].detach()).sum(1, keepdim=True).clamp(min=0)
     cam = torch.nn.functional.interpolate(cam, trace.pixels.shape[:2], mode="bilinear", align_corners=False)[0, 0]
     centre = ((place.column + 0.5) * spec.stride, (place.row + 0.5) * spec.stride)
-    influence = by_pixel[0].abs().sum(0).numpy()
+    influence = _up_to_one(by_pixel[0].abs().sum(0).numpy())
     receptive = None
     if inference.detector.fixed_size is None:
         receptive = summarise(inference.detector, trace.letterbox.input)[output].receptive
-    return Sight(receptive, centre, _up_to_one(influence), _sides(influence, centre), _up_to_one(cam.numpy()), layer)
+    return Sight(receptive, centre, influence, _sides(influence, centre), _up_to_one(cam.numpy()), layer)
 
 
 def _up_to_one(values: np.ndarray) -> np.ndarray:
-    """Return values from 0 on as shares of the largest."""
+    """Return values from 0 on as shares of the largest; what is no number counts as 0."""
+    values = np.nan_to_num(values, posinf=0.0)
     return values / max(float(values.max()), 1e-30)
 
 
@@ -91,7 +92,7 @@ def _sides(influence: np.ndarray, centre: tuple[float, float]) -> tuple[float, .
     distance = np.maximum(across, down).ravel()
     order = np.argsort(distance, kind="stable")
     held = np.cumsum(influence.ravel()[order], dtype=np.float64)
-    if held[-1] <= 0:
+    if not held[-1] > 0:
         return (0.0,) * len(SHARES)
     return tuple(float(2 * distance[order][np.searchsorted(held, share * held[-1])]) for share in SHARES)
 

@@ -20,7 +20,7 @@ from yolite.nms import hard_nms
 from yolite.postprocess import Thresholds, passing
 from yolite.structures import Detections, HeadSpec
 
-BORDER = 1e-9
+BORDER = 1e-6
 """IoUs nearer than this to the threshold may round to either side of it in torchvision's kernel."""
 
 
