@@ -206,7 +206,7 @@ def test_help_is_fast_and_does_not_import_torch() -> None:
 
 
 def test_every_verb_has_help(cli) -> None:
-    for verb in ("train", "evaluate", "detect", "anchors", "summary", "runs", "tune"):
+    for verb in ("train", "evaluate", "detect", "anchors", "summary", "runs", "tune", "ablate"):
         status, out, _ = cli(verb, "--help")
         assert status == 0
         assert "--help" in out

@@ -1,7 +1,9 @@
 """YOLOv1, v2 and v3 as configurations: their rules and losses by hand, their networks by the numbers of their files."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from tests.programs.gradients import batch
 from yolite.build import build_detector, build_loss, build_specs, fitting_loss, placeholder_anchors
 from yolite.codec import decode, encode
+from yolite.commands.train import configure
 from yolite.config import load_config, make_config
 from yolite.errors import UserError
 from yolite.inference import Inference
@@ -361,3 +364,25 @@ def test_the_loss_that_fits_a_head_is_that_of_its_generation(name: str) -> None:
     config = load_config(name)
     specs = build_specs(config.model, 3, placeholder_anchors(config.model))
     assert make_config({"loss": fitting_loss(specs)}).loss == config.loss
+
+
+@pytest.mark.parametrize("name", ["yolov1-tiny", "yolov2-tiny"])
+def test_trained_resumed_judged_and_used_like_any_model(
+    name: str, cli: Callable[..., tuple[int, str, str]], shapes: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    size = [] if name == "yolov1-tiny" else ["--imgsz", "64"]
+    status, _, err = cli("train", "--model", name, "--data", shapes, "--epochs", "1", "--batch", "8", "--out", run,
+                         *size, "model.width=0.0625", "data.workers=0")  # fmt: skip
+    assert status == 0, err
+    assert cli("train", "--resume", run, "--epochs", "2", "--accept", "train.epochs")[0] == 0
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    picture = next((shapes.parent / "images" / "val").iterdir())
+    assert cli("detect", "--weights", run, picture, "--conf", "0", "--out", tmp_path / "d")[0] == 0
+    status, _, err = cli("evaluate", "--weights", run, "--data", shapes, "--imgsz", "96")
+    assert status == (2 if name == "yolov1-tiny" else 0)
+    if status:
+        assert "its input size is fixed to 448x448, and cannot be 96x96: leave imgsz out" in err
+    fine_tuned = configure(None, None, {"weights": str(run)}, [])
+    assert fine_tuned.loss == load_config(name).loss, "the loss that fits the head"
+    assert fine_tuned.model.width == 0.0625

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from yolite.anchors import AnchorReport, fit_report, kmeans_anchors, split_by_level
 from yolite.build import build_specs, choose_precision, placeholder_anchors
@@ -56,32 +57,31 @@ def decide_cache(pictures: Pictures, role: str, config: Config, console: Console
     return setting
 
 
+def _find_anchors(config: Config, wh: Tensor, console: Console) -> tuple[AnchorReport, str]:
+    """Return the anchors for box shapes ``wh`` [N, 2] (input px) with their fit, and where they come from."""
+    code, ratio = config.model.code, config.loss.assign.ratio
+    if code.anchors != "auto":
+        return fit_report(wh, torch.tensor([anchor for level in code.anchors for anchor in level]), ratio), "given"
+    k = len(code.strides) * code.anchors_per_level
+    if code.wh == "square":
+        height, width = config.imgsz
+        own = torch.tensor([[float(width), float(height)]] * k)
+        return fit_report(wh, own, ratio), "the input itself: sizes are shares of it"
+    if len(wh) < k:
+        console.say(f"anchors: {len(wh)} training boxes for {k} anchors: some anchors will be equal")
+        wh = wh.repeat(-(-k // len(wh)), 1)
+    return kmeans_anchors(wh, k, seed=config.seed, ratio=ratio), "k-means on the training boxes"
+
+
 def decide_anchors(config: Config, targets: Targets, console: Console) -> Config:
     """Decide ``model.code.anchors`` by the training boxes (input px), and say how well the anchors fit."""
-    code, assign = config.model.code, config.loss.assign
     boxes = targets[~targets.ignore].boxes
-    wh = boxes[:, 2:] - boxes[:, :2]
-    levels = len(code.strides)
-    k = levels * code.anchors_per_level
-    if code.anchors != "auto":
-        report = fit_report(wh, torch.tensor([anchor for level in code.anchors for anchor in level]), assign.ratio)
-        how = "given"
-    elif code.wh == "square":
-        height, width = config.imgsz
-        report = fit_report(wh, torch.tensor([[float(width), float(height)]] * k), assign.ratio)
-        how = "the input itself: sizes are shares of it"
-    else:
-        few = len(wh) < k
-        if few:
-            console.say(f"anchors: {len(wh)} training boxes for {k} anchors: some anchors will be equal")
-        shapes = wh.repeat(-(-k // len(wh)), 1) if few else wh
-        report = kmeans_anchors(shapes, k, seed=config.seed, ratio=assign.ratio)
-        how = "k-means on the training boxes"
-    if code.anchors == "auto":
-        split = [[list(a) for a in level] for level in split_by_level(report.anchors, levels)]
-        config = replace_setting(config, "model.code.anchors", split)
+    report, how = _find_anchors(config, boxes[:, 2:] - boxes[:, :2], console)
+    if config.model.code.anchors == "auto":
+        levels = split_by_level(report.anchors, len(config.model.code.strides))
+        config = replace_setting(config, "model.code.anchors", [[list(a) for a in level] for level in levels])
     specs = build_specs(config.model, 1, placeholder_anchors(config.model))
-    found = reachable(targets, specs, config.imgsz, assign.rule, assign.ratio)
+    found = reachable(targets, specs, config.imgsz, config.loss.assign.rule, config.loss.assign.ratio)
     console.say(
         f"anchors ({how}): {_shown(report)}; average IoU {report.avg_iou:.3f}, best possible recall "
         f"{found / len(boxes):.4f} of {len(boxes)} boxes"
