@@ -422,7 +422,7 @@ def test_an_empty_label(cli: Cli, shapes: Path, weights: Path, tmp_path: Path) -
     ("words", "complaint"),
     [(["a.png", "--batch"], "leave IMAGE and --cell out"), ([], "explain needs IMAGE, or --batch"),
      (["--batch", "train.lr=1"], "explain has no use for train.lr"), (["gone.png"], "gone.png does not exist"),
-     (["0"], "explain shows single pictures, and 0 is none")],
+     (["0"], "explain shows single pictures, and camera 0 is none")],
 )  # fmt: skip
 def test_what_does_not_go_together(cli: Cli, weights: Path, tmp_path: Path, words: list[str], complaint: str) -> None:
     status, _, err = cli("explain", "--weights", weights, *words, "--out", tmp_path / "o")
