@@ -13,12 +13,15 @@ RED = (230, 20, 20)
 
 
 class SquareFinder:
-    """Answers with the boxes of the red patches; the nearer to ``favoured`` px in area, the surer."""
+    """Answers with the boxes of the red patches whose sides are at least ``least`` px of input.
 
-    def __init__(self, favoured: float = 1e9) -> None:
+    The nearer a patch is to ``favoured`` px in area, the surer.
+    """
+
+    def __init__(self, favoured: float = 1e9, least: int = 2) -> None:
         self.specs = (HeadSpec(4, ((16.0, 16.0),), 2),)
         self.device = torch.device("cpu")
-        self.favoured = favoured
+        self.favoured, self.least = favoured, least
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         spec = self.specs[0]
@@ -28,7 +31,7 @@ class SquareFinder:
             mask = ((image[0] > 0.6) & (image[1] < 0.3) & (image[2] < 0.3)).numpy().astype(np.uint8)
             _, _, stats, _ = cv2.connectedComponentsWithStats(mask)
             for x, y, w, h, pixels in stats[1:].tolist():
-                if min(w, h) < 2:
+                if min(w, h) < self.least:
                     continue
                 box = torch.tensor([[x, y, x + w, y + h]], dtype=torch.float32)
                 column, row = ((box[:, :2] + box[:, 2:]) / 2 // spec.stride).long().unbind(1)
@@ -38,9 +41,9 @@ class SquareFinder:
         return [maps]
 
 
-def square_model(size: Size = (96, 96), favoured: float = 1e9) -> Model:
+def square_model(size: Size = (96, 96), favoured: float = 1e9, least: int = 2) -> Model:
     """A `Model` of it with an input of ``size``."""
-    return Model(SquareFinder(favoured), Preprocess(size), ["square", "other"], {})
+    return Model(SquareFinder(favoured, least), Preprocess(size), ["square", "other"], {})
 
 
 def squares(size: Size, boxes: list[tuple[int, int, int, int]]) -> np.ndarray:

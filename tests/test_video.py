@@ -15,6 +15,8 @@ import torch
 from tests.squares import square_model, squares
 from yolite import Predictor, video
 from yolite.ahead import Behind, read_ahead
+from yolite.commands.detect import _part, _write_json
+from yolite.processes import Processes
 from yolite.video import Frame, Stream, VideoFile, VideoWriter, read_streams
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -287,3 +289,11 @@ def test_what_a_thread_raises_is_raised() -> None:
     behind.do(lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         behind.finish()
+
+
+def test_the_lines_of_all_processes_become_one_file(tmp_path: Path) -> None:
+    for rank in range(3):
+        _part(tmp_path / "r.jsonl", rank).write_text(f'{{"path": "{rank}"}}\n')
+    _write_json(tmp_path / "r.jsonl", True, [], Processes(0, 3))
+    assert [json.loads(line)["path"] for line in (tmp_path / "r.jsonl").read_text().splitlines()] == ["0", "1", "2"]
+    assert [p.name for p in tmp_path.iterdir()] == ["r.jsonl"]

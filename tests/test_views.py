@@ -64,6 +64,16 @@ def test_an_object_moved_across_every_seam_is_found_once(side: int, least: float
         only([r.boxes for r in predictor.predict(picture, tile=True, batch=16)], truth, least)
 
 
+@pytest.mark.parametrize("favoured", [1.0, 1e9])
+def test_pieces_are_joined_where_no_view_shows_the_object_whole(favoured: float) -> None:
+    """60 px, more than the tiles share, and too small to be seen (29 px of input) in the view of the whole picture."""
+    predictor = Predictor(square_model(favoured=favoured, least=30))
+    for step in range(0, 100, 3):
+        truth = (step + 20, step, step + 80, step + 60)
+        picture = squares((160, 200), [truth])
+        only([r.boxes for r in predictor.predict(picture, tile=True, batch=16)], truth, 0.9)
+
+
 @pytest.mark.parametrize("nms", ["hard", "agnostic", "soft", "diou", "fusion"])
 def test_neighbours_at_a_seam_stay_two(nms: str) -> None:
     """Two squares side by side, 9 px apart, and one above: three boxes, wherever the seams are."""
