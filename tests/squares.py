@@ -40,7 +40,7 @@ class SquareFinder:
 
 def square_model(size: Size = (96, 96), favoured: float = 1e9) -> Model:
     """A `Model` of it with an input of ``size``."""
-    return Model(SquareFinder(favoured), Preprocess(size), ["square", "other"])
+    return Model(SquareFinder(favoured), Preprocess(size), ["square", "other"], {})
 
 
 def squares(size: Size, boxes: list[tuple[int, int, int, int]]) -> np.ndarray:

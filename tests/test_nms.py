@@ -95,14 +95,16 @@ SAME = torch.zeros(3, dtype=torch.int64)
 
 
 def test_soft_nms_by_hand() -> None:
-    """0.9 takes first; 0.8 falls to 0.8 (1 - 0.5) = 0.4, 0.7 stays (0.2 is no overlap); 0.7 lowers it to 0.2."""
-    found = suppress(ROW, torch.tensor([0.9, 0.8, 0.7]), SAME, 0.3, 10, "soft", 0.1)
-    assert found.boxes[:, 0].tolist() == [0, 8, 4]
-    assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.2])
-    below = suppress(ROW, torch.tensor([0.9, 0.8, 0.7]), SAME, 0.3, 10, "soft", 0.21)
+    """0.9 is first; it lowers 0.8 to 0.8 (1 - 9/15) = 0.32, not 0.7 (4/20); 0.7 lowers that to 0.32 (1 - 7/17)."""
+    boxes = torch.tensor([[0.0, 0.0, 12.0, 12.0], [3.0, 0.0, 15.0, 12.0], [8.0, 0.0, 20.0, 12.0]])
+    scores = torch.tensor([0.9, 0.8, 0.7])
+    found = suppress(boxes, scores, SAME, 0.3, 10, "soft", 0.1)
+    assert found.boxes[:, 0].tolist() == [0, 8, 3]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.32 * 10 / 17])
+    below = suppress(boxes, scores, SAME, 0.3, 10, "soft", 0.19)
     assert len(below.scores) == 2, "what is not above conf goes"
     classes = torch.tensor([0, 1, 0])
-    apart = suppress(ROW, torch.tensor([0.9, 0.8, 0.7]), classes, 0.3, 10, "soft", 0.1)
+    apart = suppress(boxes, scores, classes, 0.3, 10, "soft", 0.1)
     assert apart.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
     assert apart.labels.tolist() == [0, 1, 0]
 

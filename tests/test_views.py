@@ -1,5 +1,6 @@
 """Tiles, mirrored and resized looks at one picture: one object, one box."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -109,3 +110,10 @@ def test_an_empty_picture() -> None:
 def test_arguments_are_checked_at_once(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         Predictor(square_model()).predict(np.zeros((5, 5, 3), np.uint8), **wrong)
+
+
+def test_tta_needs_a_network_of_any_size() -> None:
+    fixed = replace(square_model(), fixed=True)
+    assert len(list(Predictor(fixed).predict(squares((50, 60), [])))) == 1
+    with pytest.raises(UserError, match="take 96x96 alone"):
+        Predictor(fixed).predict(squares((50, 60), []), tta=True)

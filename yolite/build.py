@@ -22,7 +22,6 @@ from yolite.files import read_yaml
 from yolite.models.detector import Detector, initialise
 from yolite.models.graph import LayerRecord
 from yolite.paths import descriptor, generated
-from yolite.processes import ALONE, Processes
 from yolite.structures import HeadSpec, Preprocess
 from yolite.training.optim import Layers
 
@@ -182,27 +181,6 @@ def placeholder_anchors(model: ModelConfig) -> Anchors:
     if model.code.anchors != "auto":
         return model.code.anchors
     return [[(4.0 * s, 4.0 * s)] * model.code.anchors_per_level for s in model.code.strides]
-
-
-def build_device(name: str, processes: Processes = ALONE) -> torch.device:
-    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names; of several processes each takes its own.
-
-    Raises:
-        UserError: no such device here, or one GPU for several processes.
-    """
-    if name.startswith("cuda:") and processes.world > 1:
-        raise UserError(f"device {name!r} names one GPU for {processes.world} processes: give --device cuda")
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
-        raise UserError(f"device {name!r} is not known: give auto, cpu, cuda or cuda:N")
-    if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count <= int(number or 0):
-            there = f"{count} CUDA device(s)" if count else "no CUDA device"
-            raise UserError(f"device {name!r} was asked for, but this machine has {there}: use --device cpu")
-    return torch.device(name)
 
 
 def choose_precision(device: torch.device) -> tuple[str, str]:

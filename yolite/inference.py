@@ -45,11 +45,14 @@ class TorchNetwork:
     Args:
         detector: A trained detector; it is copied, not changed.
         device: Where to run.
+        alone: Whether each picture of a batch is computed by itself, so that its maps have the same bits in every batch
+            (on a CPU the library picks other sums for a batch of one than for larger ones).
     """
 
-    def __init__(self, detector: Detector, device: torch.device) -> None:
+    def __init__(self, detector: Detector, device: torch.device, alone: bool = False) -> None:
         self.detector = fused(detector).to(device).to(memory_format=torch.channels_last)
         self.device = device
+        self.alone = alone
 
     @property
     def specs(self) -> tuple[HeadSpec, ...]:
@@ -58,8 +61,9 @@ class TorchNetwork:
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Return the raw maps of normalised images [B, 3, H, W]."""
-        maps: list[Tensor] = self.detector(images.contiguous(memory_format=torch.channels_last))
-        return maps
+        parts = images.split(1) if self.alone else (images,)
+        found = [self.detector(part.contiguous(memory_format=torch.channels_last)) for part in parts]
+        return [torch.cat(level) for level in zip(*found, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Model:
         config: The settings of its training.
         mirrors: Whether it was trained with mirrored pictures (digits and letters are not mirrored): test-time
             augmentation asks.
+        fixed: Whether it takes ``preprocess.size`` alone (some exported files).
     """
 
     network: Network
@@ -80,6 +85,7 @@ class Model:
     names: list[str]
     config: dict[str, Any]
     mirrors: bool = True
+    fixed: bool = False
 
 
 class Inference:

@@ -54,7 +54,7 @@ class Predictor:
         self.names = model.names
         self.preprocess = model.preprocess
         self.inference = Inference(model.network, model.preprocess)
-        self._mirrors = model.mirrors
+        self._mirrors, self._fixed = model.mirrors, model.fixed
 
     def predict(
         self,
@@ -101,6 +101,9 @@ class Predictor:
                 raise UserError(f"{name} {value} is out of range: see the documentation of predict")
         if nms not in NMS:
             raise UserError(f"nms {nms!r} is not known{nearest(nms, NMS)}: give {', '.join(NMS)}")
+        if tta and self._fixed:
+            height, width = self.preprocess.size
+            raise UserError(f"tta looks in several sizes, but these weights take {height}x{width} alone: leave it out")
         limits = Thresholds(conf, iou, max_det, best_class=True, nms=nms)
         items: Iterable[Any] = items_of(sources, bgr)
         if not isinstance(sources, Iterator):

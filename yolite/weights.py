@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from yolite.build import build_device
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
+from yolite.devices import build_device
 from yolite.errors import UserError
 from yolite.export.runtimes import RUNTIMES, open_exported
 from yolite.inference import Model, Network, TorchNetwork
@@ -42,15 +42,15 @@ def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = N
         content, network = open_exported(Path(weights), device)
     else:
         content = load_checkpoint(find_weights(weights))
-        network = TorchNetwork(restore_detector(content), device)
+        network = TorchNetwork(restore_detector(content), device, alone=device.type == "cpu")
     stride = max(spec.stride for spec in network.specs)
     if imgsz and any(side < 1 or side % stride for side in imgsz):
         raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} needs multiples of {stride}: give such a size")
     preprocess = restore_preprocess(content)
-    if imgsz and imgsz != preprocess.size and content.get("export", {}).get("fixed"):
+    fixed = bool(content.get("export", {}).get("fixed"))
+    if fixed and imgsz and imgsz != preprocess.size:
         raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} takes {preprocess.size[0]}x{preprocess.size[1]} alone")
     hflip = (content["config"].get("augment") or {}).get("hflip")
     mirrors = hflip is None or hflip == "auto" or hflip > 0  # a network from elsewhere does not say
-    return Model(
-        network, replace(preprocess, size=imgsz) if imgsz else preprocess, content["names"], content["config"], mirrors
-    )
+    preprocess = replace(preprocess, size=imgsz) if imgsz else preprocess
+    return Model(network, preprocess, content["names"], content["config"], mirrors, fixed)

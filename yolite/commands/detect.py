@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolite.commands.common import read_imgsz, settings_of_use
 from yolite.commands.found import Findings, Tally, places_of
 from yolite.console import Console
 from yolite.errors import UserError
@@ -29,6 +28,10 @@ def settings_among(sources: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         UserError: a setting that detection has no use for.
     """
     words = [s for s in sources if re.fullmatch(r"[a-z_.]+=.*", s) and not Path(s).exists()]
+    if not words:
+        return list(sources), {}
+    from yolite.commands.common import settings_of_use  # the configuration is slow to import
+
     why = "everything but imgsz and device comes from the weights (--conf, --iou and --max-det choose boxes)"
     settings = settings_of_use(words, ["imgsz", "device"], "detect", why)
     return [s for s in sources if s not in words], settings
@@ -121,7 +124,11 @@ def detect_sources(
     """
     processes = join()
     console = Console(quiet=not processes.main)
-    size = read_imgsz(imgsz)
+    size = None
+    if imgsz is not None:
+        from yolite.commands.common import read_imgsz
+
+        size = read_imgsz(imgsz)
     items = require_items(sources)
     folder = processes.from_main(out or free_run_folder(Path("runs"), "detect"))
     places = places_of(folder, items)

@@ -11,12 +11,12 @@ from typing import Any, NoReturn
 
 import torch
 
-from yolite.build import build_device
 from yolite.charts import plot_curves, plot_gradients
 from yolite.checkpoint import find_weights, load_checkpoint
 from yolite.commands.common import print_metric
 from yolite.config import Config, load_config, make_config, merge, parse_words, to_plain
 from yolite.console import Console
+from yolite.devices import build_device
 from yolite.errors import UserError
 from yolite.evaluation.evaluate import to_json
 from yolite.files import check_folder, read_json

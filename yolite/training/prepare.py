@@ -11,7 +11,6 @@ from torch import Tensor
 from yolite.build import (
     build_dataset,
     build_detector,
-    build_device,
     build_layers,
     build_preprocess,
     load_splits,
@@ -23,6 +22,7 @@ from yolite.console import Console
 from yolite.data.balance import boxes_seen, epoch_size
 from yolite.data.dataset import Split
 from yolite.data.pictures import Pictures
+from yolite.devices import build_device
 from yolite.errors import UserError
 from yolite.models.detector import Detector
 from yolite.processes import ALONE, Processes

@@ -1,0 +1,29 @@
+"""Which device computes."""
+
+from __future__ import annotations
+
+import torch
+
+from yolite.errors import UserError
+from yolite.processes import ALONE, Processes
+
+
+def build_device(name: str, processes: Processes = ALONE) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names; of several processes each takes its own.
+
+    Raises:
+        UserError: no such device here, or one GPU for several processes.
+    """
+    if name.startswith("cuda:") and processes.world > 1:
+        raise UserError(f"device {name!r} names one GPU for {processes.world} processes: give --device cuda")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
+        raise UserError(f"device {name!r} is not known: give auto, cpu, cuda or cuda:N")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= int(number or 0):
+            there = f"{count} CUDA device(s)" if count else "no CUDA device"
+            raise UserError(f"device {name!r} was asked for, but this machine has {there}: use --device cpu")
+    return torch.device(name)
