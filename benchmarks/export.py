@@ -3,8 +3,7 @@
     python tools/train.py --data ../shared/data/bccd data.train=trainval data.val=test --epochs 50 --out runs/bccd
     python benchmarks/export.py --weights runs/bccd
 
-A finished row lies in benchmarks/results/export.json and is not made again (delete it there to repeat it); --tables
-writes the tables from what is there.
+A finished row lies in benchmarks/results/export.json and is not made again (delete it there to repeat it).
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def export(weights: str, words: str, out: Path) -> dict[str, Any]:
     status = tool("export", "--weights", weights, *words.split(), "--out", str(out), "--json", str(out) + ".json")
     seconds = time.perf_counter() - start
     report = json.loads(Path(str(out) + ".json").read_text())
-    size = sum(p.stat().st_size for p in out.parent.glob(f"{out.stem}.*") if p.suffix != ".json")
+    size = sum(p.stat().st_size for p in {out, out.with_suffix(".bin") if out.suffix == ".xml" else out})
     return {"command": f"yolite export {words}", "status": status, "seconds": round(seconds, 1), "mib": size / 2**20,
             "rows": report["rows"]}  # fmt: skip
 
@@ -100,27 +99,26 @@ def main() -> None:
     """Make what is missing, write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="runs/bccd", help="checkpoint or run folder")
-    parser.add_argument("--tables", action="store_true", help="only write the tables")
+    parser.add_argument("--files", type=Path, default=ROOT / "runs" / "export", help="where the exported files go")
+    parser.add_argument("--only", choices=["parity", "bench", "tables"], help="one part (bench wants an idle machine)")
     given = parser.parse_args()
     done: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"parity": {}, "bench": {}}
+    given.files.mkdir(parents=True, exist_ok=True)
 
     def keep() -> None:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps({**done, "machine": machine()}, indent=2) + "\n")
 
-    with tempfile.TemporaryDirectory() as folder:
-        for name, words in {} if given.tables else JOBS.items():
-            out = Path(folder) / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}{SUFFIX[words.split()[1]]}"
-            if name not in done["parity"]:
-                done["parity"][name] = export(given.weights, words, out)
-                keep()
-            if "INT8" in name and name not in done["bench"]:
-                if not out.exists() and tool("export", "--weights", given.weights, *words.split(), "--out", str(out)):
-                    continue
-                done["bench"][name] = bench(out)
-                keep()
-        if not given.tables and "checkpoint" not in done["bench"]:
-            done["bench"] = {"checkpoint": bench(given.weights), **done["bench"]}
+    outs = {name: given.files / (re.sub(r"[^a-z0-9]+", "-", name.lower()) + SUFFIX[words.split()[1]])
+            for name, words in JOBS.items()}  # fmt: skip
+    for name in JOBS if given.only in (None, "parity") else ():
+        if name not in done["parity"]:
+            done["parity"][name] = export(given.weights, JOBS[name], outs[name])
+            keep()
+    measured = {"checkpoint": Path(given.weights), **{name: outs[name] for name in JOBS if "INT8" in name}}
+    for name, file in measured.items() if given.only in (None, "bench") else ():
+        if name not in done["bench"]:
+            done["bench"][name] = bench(file)
             keep()
     text = fill(DOCUMENT.read_text(), "parity", parity_table(done["parity"]))
     DOCUMENT.write_text(fill(text, "bench", bench_table([row for rows in done["bench"].values() for row in rows])))

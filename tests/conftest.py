@@ -1,9 +1,11 @@
 """Small data sets that tests write for themselves: nothing comes from outside the repository."""
 
+import copy
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import hypothesis
@@ -157,3 +159,29 @@ def mini_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
              "train.warmup_epochs=3", "data.val=images/train"]  # fmt: skip
     assert main([str(word) for word in words]) == 0
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def traced_once() -> Iterator[None]:
+    """Trace `mini_run` and translate it into ONNX once, not for every export; for tests that export nothing else."""
+    from yolite.commands import bench, export
+    from yolite.export import graph, write
+
+    programs: dict[Any, Any] = {}
+    protos: dict[Any, Any] = {}
+
+    def trace(model: Any) -> Any:
+        if model.limits not in programs:
+            programs[model.limits] = graph.trace(model)
+        return programs[model.limits]
+
+    def to_onnx(program: Any, model: Any) -> Any:
+        if model.limits not in protos:
+            protos[model.limits] = write.to_onnx(program, model)
+        return copy.deepcopy(protos[model.limits])
+
+    with pytest.MonkeyPatch.context() as patch:
+        for command in (export, bench):
+            patch.setattr(command, "trace", trace)
+            patch.setattr(command, "to_onnx", to_onnx)
+        yield

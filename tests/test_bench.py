@@ -19,7 +19,7 @@ def quick(monkeypatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "traced_once")
 def test_every_installed_backend_is_measured(cli, mini_run: Path, tmp_path: Path) -> None:
     status, out, err = cli("bench", "--weights", mini_run, "--imgsz", "64x96", "--json", tmp_path / "b.json")
     assert status == 0, out + err

@@ -81,7 +81,7 @@ def quantised(proto: Any, pictures: Iterator[np.ndarray], folder: Path, for_open
 
 def _share(flops: dict[str, float], quantised_ones: set[str]) -> float:
     """Return the part of the FLOPs that the named layers do."""
-    return sum(flops[name] for name in quantised_ones) / sum(flops.values())
+    return float(sum(flops[name] for name in quantised_ones) / sum(flops.values()))
 
 
 def share_in_onnx(floating: Any, path: Path, size: Size, folder: Path) -> float:

@@ -94,11 +94,12 @@ def open_openvino(path: Path, device: torch.device, outputs: Outputs) -> tuple[d
         raise UserError(f"{path} runs on the processor here: give --device cpu")
     core = openvino.Core()
     try:
-        if not path.read_bytes().startswith(b"<?xml"):  # else OpenVINO tries every format it knows, aloud
-            raise RuntimeError("it is no XML")
+        with path.open("rb") as file:
+            if b"<net" not in file.read(1000):  # OpenVINO would try all other formats on it, and print what it thinks
+                raise RuntimeError("it is no OpenVINO file")
         model = core.read_model(path)
         text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise _refuse(path, error) from None
     about = from_text(text, path)
     # Without the hint, processors that have bf16 would compute in bf16.
