@@ -120,7 +120,7 @@ MUTANTS = [
     ("small boxes weigh less", "training/parts.py", "return 2 - area(target)", "return 1 + area(target)", "test_generations.py"),
     ("the pull to the anchors lasts one batch longer", "training/loss.py", "if seen < self.prior_images", "if seen <= self.prior_images",
      "test_generations.py"),
-    ("the pull to the anchors on objects too", "training/loss.py", "[~positive.view(shape)]", "[(positive | ~positive).view(shape)]",
+    ("the pull to the anchors on objects too", "training/loss.py", "[~positive]", "[positive | ~positive]",
      "test_generations.py"),
     ("an anchor of each level", "training/assign.py", "own = ((best >= 0) & (best < len(spec.anchors)))", "own = (best < len(spec.anchors))",
      "test_generations.py"),
