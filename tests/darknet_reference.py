@@ -120,23 +120,40 @@ def run(cfg: str, numbers: np.ndarray, x: Tensor) -> dict[int, Tensor]:
     return out
 
 
+def drawn_values(kind: str, o: Options, above: Tensor, rng: np.random.Generator) -> list[np.ndarray]:
+    """Draw the arrays of one section; batch norm's mean and variance are those of what the picture gives."""
+    values = []
+    for shape in numbers_needed(kind, o, tuple(above.shape)):
+        spread = np.prod(shape[1:]) ** -0.5 if kind != "local" else shape[-1] ** -0.5
+        values.append(rng.normal(0, spread, shape) if len(shape) > 1 else rng.normal(0.3, 0.3, shape))
+    if len(values) > 2:
+        kernel = 1 if kind == "connected" else 4
+        plain = [torch.zeros(len(values[0]), dtype=torch.float64), torch.from_numpy(values[kernel])]
+        y = compute(kind, {**o, "activation": "linear"}, above, [], plain).flatten(1)
+        statistics = [rng.uniform(0.7, 1.3, len(y)), y.mean(1).numpy(), y.var(1, correction=0).numpy()]
+        if kind == "connected":  # one number a channel has no variance
+            statistics[1:] = [rng.normal(0, 0.2, len(y)), rng.uniform(0.5, 1.5, len(y))]
+        values[-3:] = statistics if kind == "connected" else [*statistics[1:], values[4]]
+        if kind != "connected":
+            values[1] = statistics[0]
+    return [v.astype(np.float32) for v in values]
+
+
 def draw(cfg: str, path: Path, seed: int = 0, version: tuple[int, int, int] = (0, 2, 5)) -> np.ndarray:
-    """Write random weights for a .cfg by hand, and return them."""
+    """Write random weights for a .cfg by hand, and return them.
+
+    Every layer's output differs from place to place: in a network that has died out any mistake would go unseen.
+    """
     rng = np.random.default_rng(seed)
     net = sections(cfg)[0][1]
-    shapes: list[tuple[int, ...]] = [(3, int(net["height"]), int(net["width"]))]
-    parts: list[np.ndarray] = []
     maps: list[Tensor] = []
+    parts: list[np.ndarray] = []
+    above = torch.from_numpy(rng.uniform(0, 1, (3, int(net["height"]), int(net["width"]))))
     for kind, o in sections(cfg)[1:]:
-        needed = numbers_needed(kind, o, tuple(maps[-1].shape) if maps else shapes[0])
-        values = []
-        for place, shape in enumerate(needed):
-            kernel = len(shape) > 1 and not (kind == "local" and place == 0)
-            spread = (np.prod(shape[1:]) ** -0.5 if kind != "local" else shape[-1] ** -0.5) if kernel else 0.2
-            drawn = rng.normal(0, spread, shape)
-            values.append((np.abs(drawn) + 0.5 if not kernel and place else drawn).astype(np.float32))
-        above = maps[-1] if maps else torch.zeros(shapes[0], dtype=torch.float64)
-        maps.append(compute(kind, o, above, maps, [torch.from_numpy(v.astype(np.float64)) for v in values]))
+        values = drawn_values(kind, o, above, rng)
+        above = compute(kind, o, above, maps, [torch.from_numpy(v.astype(np.float64)) for v in values])
+        assert above.std() > 0.02, f"layer {len(maps)} ({kind}) has died out"
+        maps.append(above)
         parts += [v.ravel() for v in values]
     numbers = np.concatenate(parts)
     seen = struct.pack("<Q" if version[0] * 10 + version[1] >= 2 else "<I", 1234)

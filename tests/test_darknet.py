@@ -125,9 +125,9 @@ def test_yolov1_by_its_vector(tmp_path: Path) -> None:
 
 
 def head(decoder: str, classes: int = 1, anchors: int = 1, act: str = "linear") -> str:
-    """A network of stride 32 whose only numbers are those of the head."""
-    pools = "[maxpool]\nsize=2\nstride=2\n" * 5
-    return NET + pools + conv(anchors * (5 + classes), 1, act, "") + decoder
+    """A network of two convolutions and stride 32."""
+    body = conv(8, more="batch_normalize=1\nstride=32")
+    return NET + body + conv(anchors * (5 + classes), 1, act, "") + decoder
 
 
 def test_yolo_by_hand(tmp_path: Path) -> None:
