@@ -19,12 +19,12 @@ from yolite.boxes import matched_iou, pairwise_iou
 
 def _torchvisions() -> Any:
     """Return torchvision's kernel from its library alone: importing the package takes two seconds more."""
-    found = find_spec("torchvision")
+    found, ops = find_spec("torchvision"), torch.ops
     for folder in found.submodule_search_locations or () if found else ():
         for library in sorted(Path(folder).glob("_C*")):
             try:
-                torch.ops.load_library(str(library))
-                return torch.ops.torchvision.nms
+                ops.load_library(str(library))  # type: ignore[no-untyped-call]
+                return ops.torchvision.nms
             except (OSError, AttributeError):  # a torchvision that lies otherwise than those known
                 continue
     from torchvision.ops import nms
