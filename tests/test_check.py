@@ -258,6 +258,15 @@ def test_options_of_the_command(cli: Cli, shapes: Path, tmp_path: Path) -> None:
         assert (status, err.count("\n"), err[:7]) == (2, 1, "error: ")
 
 
+@pytest.mark.filterwarnings("error")
+def test_tiny_boxes_are_drawn_without_a_warning(cli: Cli, three_formats: dict[str, Path], tmp_path: Path) -> None:
+    """One that float32 holds in the image, but no more beside the padding of 40 px; and one that it does not hold."""
+    (three_formats["yolo"].parent / "labels" / "train" / "s000.txt").write_text("0 1e-9 1e-9 1e-9 1e-9\n")
+    (three_formats["yolo"].parent / "labels" / "train" / "s001.txt").write_text("0 0.5 0.5 1e-9 1e-9\n")
+    _, report, _ = check(cli, three_formats["yolo"], "--plot", tmp_path / "p.png")
+    assert places(report) == {("s001.txt", 1, "zero size")}
+
+
 # ---------------------------------------------------------------- what is kept between calls
 
 

@@ -44,9 +44,10 @@ class BoxTable:
 def box_table(splits: Sequence[Split], preprocess: Preprocess) -> BoxTable:
     """Collect the boxes of these splits."""
     rows = [(n, sample) for n, split in enumerate(splits) for sample in split.samples]
-    wh, centres = [torch.zeros(0, 2)], [torch.zeros(0, 2)]
+    wh, centres = [torch.zeros(0, 2, dtype=torch.float64)], [torch.zeros(0, 2)]
     for _, sample in rows:
-        boxes = Letterbox.fit(sample.size, preprocess).apply(sample.boxes)
+        # not `apply`: in float32 the padding would swallow the size of a tiny box, and 0 / 0 is no shape
+        boxes = Letterbox.fit(sample.size, preprocess).resized(sample.boxes.double())
         wh.append(boxes[:, 2:] - boxes[:, :2])
         centres.append((sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2 / torch.tensor(sample.size[::-1]))
     labels = torch.cat([torch.zeros(0, dtype=torch.int64), *(sample.labels for _, sample in rows)])
