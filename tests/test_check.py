@@ -105,10 +105,16 @@ def planted(tmp_path: Path) -> tuple[Path, set[Finding]]:
     (labels / "s017.txt").write_text("\n")
     (labels / "s018.txt").write_bytes("größe".encode("latin-1"))
     (labels / "ghost.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    images = root / "images" / "train"
+    with PillowImage.open(images / "s019.png") as picture:
+        picture.rotate(90).save(images / "s019.bmp")
+    (images / "link").symlink_to(root)
+    (images / "film.gif").touch()
     data.write_text(data.read_text() + "test: images/nowhere\n")
     return data, found | {
         ("s016.txt", 0, "no label file"), ("s017.txt", 0, "empty label file"), ("ghost.txt", 0, "label without image"),
         ("s018.txt", 0, "unreadable label file"), ("data.yaml", 0, "unreadable role"),
+        ("s019.txt", 0, "shared label file"), ("link", 0, "linked folder"), ("train", 0, "file not read"),
     }  # fmt: skip
 
 
@@ -190,7 +196,7 @@ def test_the_json_says_all_of_it(cli: Cli, planted: tuple[Path, set[Finding]]) -
             assert problem["action"] == KINDS[problem["kind"]].action
             assert KINDS[problem["kind"]].note == (part == "notes")
         assert sum(report[counts].values()) == len(report[part])
-    assert report["images"] == 22
+    assert report["images"] == 23
     assert report["images"] == sum(row["images"] for row in report["health"]["splits"].values())
     assert report["boxes"] == sum(sum(row.values()) for row in report["health"]["classes"].values())
     assert report["health"]["splits"]["train"]["background"] == 3
@@ -284,9 +290,9 @@ def test_nothing_is_written_beside_the_data(cli: Cli, planted: tuple[Path, set[F
 
 def test_what_was_found_is_known_the_next_time(cli: Cli, planted: tuple[Path, set[Finding]]) -> None:
     _, first, said = check(cli, planted[0])
-    assert "23 images looked into, 21 of them for the first time" in said
+    assert "24 images looked into, 22 of them for the first time" in said
     _, second, said = check(cli, planted[0])
-    assert "23 images looked into, 0 of them for the first time" in said
+    assert "24 images looked into, 0 of them for the first time" in said
     assert first == second
 
 

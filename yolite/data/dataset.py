@@ -129,10 +129,15 @@ class DataSet:
             file, images = _coco_entry(self.root, entry, need_images)
             samples, ids = coco.read_coco(file, images, self.names, problems, need_sizes)
         else:
-            paths = [self.root / str(e) for e in (entry if isinstance(entry, list) else [entry])]
-            samples = yolo.read_yolo(paths, len(self.names), problems)
+            others = [path for other in self.entries if other != role for path in self._paths(other)]
+            samples = yolo.read_yolo(self._paths(role), len(self.names), problems, others)
         return Split(role, samples, self.names, ids, problems,
                      f"{self.where} [{_shown(entry)}]", self.mirror_safe)  # fmt: skip
+
+    def _paths(self, role: str) -> list[Path]:
+        """Return the folders and lists of a role of a YOLO set."""
+        entry = self.entries[role]
+        return [self.root / str(e) for e in (entry if isinstance(entry, list) else [entry])]
 
     def unread_keys(self, split: Split) -> Counter[str]:
         """Count what the files of a role, read as ``split``, hold besides boxes, by key."""

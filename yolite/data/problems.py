@@ -42,6 +42,9 @@ KINDS: dict[str, Kind] = {
     "empty label file": Kind("a label file without a box", _BACKGROUND, note=True),
     "unreadable label file": Kind("no UTF-8 text, no XML, a document type, or no ordinary file", _BACKGROUND),
     "label without image": Kind("a label file, or annotation of a json, that belongs to no image", "not used"),
+    "shared label file": Kind("YOLO: images that differ in the ending alone have one label file", _BOTH),
+    "linked folder": Kind("YOLO: a link to a folder inside a folder of images", "not followed"),
+    "file not read": Kind("YOLO: files in a folder of images that do not end like one", "not used", note=True),
     "unreadable role": Kind("train, val or test names what is not there or cannot be read", "the role cannot be used"),
     # rows and entries
     "field count": Kind("a row that is neither box, polygon nor pose; an XML box without its four numbers", _BOX),
