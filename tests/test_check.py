@@ -264,6 +264,18 @@ def test_options_of_the_command(cli: Cli, shapes: Path, tmp_path: Path) -> None:
         assert (status, err.count("\n"), err[:7]) == (2, 1, "error: ")
 
 
+def test_classes_of_one_name_are_told_apart(cli: Cli, three_formats: dict[str, Path], tmp_path: Path) -> None:
+    data = three_formats["yolo"]
+    _, report, _ = check(cli, data)
+    data.write_text(data.read_text().replace("'block', 'disc'", "'thing', 'thing'"))
+    _, printed, err = cli("check", "--data", data, "--json", tmp_path / "twice.json")
+    twice = json.loads((tmp_path / "twice.json").read_text())
+    assert list(twice["health"]["classes"]) == ["thing (class 0)", "thing (class 1)"]
+    assert list(twice["health"]["classes"].values()) == list(report["health"]["classes"].values())
+    assert err.startswith("warning: several classes are called 'thing': ")
+    assert "thing (class 1)" in printed
+
+
 @pytest.mark.filterwarnings("error")
 def test_tiny_boxes_are_drawn_without_a_warning(cli: Cli, three_formats: dict[str, Path], tmp_path: Path) -> None:
     """One that float32 holds in the image, but no more beside the padding of 40 px; and one that it does not hold."""

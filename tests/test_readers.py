@@ -190,6 +190,17 @@ def test_a_list_of_images_and_a_role_override(three_formats: dict[str, Path]) ->
     [
         ("train: images/train\nnames: {0: a, 2: b}", "without gaps"),
         ("train: images/train", "names is missing"),
+        ("train: images/train\nnames: {0: a, '0': b}", "each once"),
+        ("train: images/train\nnames: {0: a, 0.5: b}", "numbered 0, 1, 2"),
+        ("train: images/train\nnames: {false: a, true: b}", "numbered 0, 1, 2"),
+        ("train: images/train\nnames: [yes, b]", "name of class 0 as true, which is no text: put it in quotes"),
+        ("train: images/train\nnames: {0: a, 1: off}", "name of class 1 as false"),
+        ("train: images/train\nnames: [a, null]", "name of class 1 as nothing"),
+        ("train: images/train\nnames: [a, 1.10]", "name of class 1 as 1.1,"),
+        ("train: images/train\nnames: [a, b]\nnc: 3", "nc is 3, but there are 2 names"),
+        ("train: images/train\nnames: [a]\nnc: true", "nc is true, but"),
+        ("train: images/train\nnames: [a, b]\nmirror_safe: maybe", "mirror_safe is 'maybe': give true or false"),
+        ("train: images/train\nnames: [a, b]\nmirror_safe:", "mirror_safe is nothing: give"),
         ("names: [a]", "names no train"),
         ("train: images/nowhere\nnames: [a, b]", "does not exist"),
         ("[1, 2]", "must hold keys and values"),
@@ -201,6 +212,16 @@ def test_descriptions_that_do_not_work(three_formats: dict[str, Path], text: str
     path.write_text(text)
     with pytest.raises(UserError, match=words):
         load(path)
+
+
+def test_descriptions_that_do_work(three_formats: dict[str, Path]) -> None:
+    path = three_formats["yolo"].parent / "good.yaml"
+    for names in ("{1: b, 0: a}", "{'0': a, '1': b}", "[a, b]\nnc: 2"):
+        path.write_text(f"train: images/train\nnames: {names}\nmirror_safe: no")
+        split = load(path)
+        assert (split.names, split.mirror_safe) == (["a", "b"], False)
+    path.write_text("train: images/train\nnames: [0, 'no']")
+    assert load(path).names == ["0", "no"]
 
 
 def test_things_that_are_no_data_set(tmp_path: Path) -> None:

@@ -56,6 +56,10 @@ def check_data(
     problems, notes = [p for p in found if not p.note], [p for p in found if p.note]
     for title, some in (("problems", problems), ("notes", notes)):
         _print_findings(title, some, console)
+    for name in [name for name, count in Counter(dataset.names).items() if count > 1]:
+        console.warn(
+            f"several classes are called {name!r}: only here their numbers tell them apart; rename all but one"
+        )
     table = box_table(splits, build_preprocess(config))
     summary = health(splits, table) | {"imgsz": list(config.imgsz), "anchors": _anchors(splits, table, config)}
     _print_health(summary, console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -78,9 +79,15 @@ def positions(centres: npt.NDArray[np.float64], cells: int) -> npt.NDArray[np.fl
     return np.asarray(counts / max(1, len(centres)), np.float64)
 
 
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """Return the class names, with their number where several have one name."""
+    counts = Counter(names)
+    return [f"{name} (class {label})" if counts[name] > 1 else name for label, name in enumerate(names)]
+
+
 def health(splits: Sequence[Split], table: BoxTable) -> dict[str, Any]:
     """Sum a data set up as plain numbers, for JSON and for people."""
-    names = splits[0].names
+    names = _told_apart(splits[0].names)
     counts = [np.bincount(table.labels[table.roles == n], minlength=len(names)).tolist() for n in range(len(splits))]
     return {
         "splits": {
