@@ -429,3 +429,23 @@ def test_augmented_batches_as_pictures(cli, shapes: Path, tmp_path: Path, monkey
     assert status == 0, err
     assert "3 augmented batches of 4 images in runs/check-1" in out
     assert sorted(p.name for p in (tmp_path / "runs" / "check-1").iterdir()) == [f"batch-00{n}.png" for n in (1, 2, 3)]
+
+
+def test_the_batches_shown_are_those_of_the_settings(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of eight pictures have no box: with data.background=0 only the others are there to be shown."""
+    monkeypatch.chdir(tmp_path)
+    data = write_yolo(tmp_path / "set", {"train": 8, "val": 2})
+    for number in range(4):
+        (data.parent / "labels" / "train" / f"s{number:03d}.txt").write_text("")
+    words = ["data.background=0", "data.balance=classes", "loss.class_weights=auto"]
+    status, out, err = cli("check", "--data", data, "--imgsz", 96, "--show", 1, "augment.mosaic=0", *words)
+    assert status == 0, err
+    assert "data.balance=classes, data.background=0: an epoch shows 4 pictures instead of 8; boxes of a class" in out
+    assert "loss.class_weights (auto: one over the boxes): boxes of a class an epoch x weight: " in out
+    assert "1 augmented batches of 4 images" in out
+    status, _, err = cli("check", "--data", data, "--imgsz", 96, "--show", 1, "loss.class_weights=[1, 2, 3]")
+    assert (status, "has 3 numbers for 2 classes" in err) == (2, True)
+    for file in (data.parent / "images" / "train").iterdir():
+        file.write_bytes(b"nothing")
+    status, _, err = cli("check", "--data", data, "--imgsz", 96, "--show", 1)
+    assert (status, "no image of the role 'train' can be read" in err) == (2, True)
