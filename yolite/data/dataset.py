@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from yolite.data.problems import Problem
 from yolite.data.readers import coco, voc, yolo
+from yolite.data.readers.folders import searched
 from yolite.errors import UserError
 from yolite.files import read_lines
 from yolite.structures import Sample
@@ -133,6 +134,11 @@ class DataSet:
             samples = yolo.read_yolo(self._paths(role), len(self.names), problems, others)
         return Split(role, samples, self.names, ids, problems,
                      f"{self.where} [{_shown(entry)}]", self.mirror_safe)  # fmt: skip
+
+    @property
+    def searched(self) -> list[Path]:
+        """The folders that are searched through for images and labels: what is put there becomes part of the set."""
+        return searched([path for role in self.entries for path in self._paths(role)]) if self.kind == "yolo" else []
 
     def _paths(self, role: str) -> list[Path]:
         """Return the folders and lists of a role of a YOLO set."""

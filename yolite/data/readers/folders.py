@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from yolite.data.images import SUFFIXES, walk
@@ -73,14 +73,25 @@ def _images_in(folder: Path, problems: list[Problem]) -> list[Path]:
     return sorted(images)
 
 
+def _roots(folders: Iterable[Path]) -> list[Path]:
+    """Return the folders named ``images`` that these lie in, each once."""
+    named = [[at for at in (folder, *folder.parents) if at.name == "images"][:1] for folder in folders]
+    return list(dict.fromkeys(root for roots in named for root in roots))
+
+
+def searched(entries: Sequence[Path]) -> list[Path]:
+    """Return the folders that are searched through for the images and labels of these entries."""
+    images = [entry for entry in entries if os.path.isdir(entry)]
+    listed = sorted({image.parent for image in _listed(entries)})
+    return [*images, *map(_label_folder, (*images, *_roots([*images, *listed])))]
+
+
 def _label_folders(entries: Sequence[Path], images: Sequence[Path]) -> list[tuple[Path, Path]]:
     """Return the folders that labels of this set may lie in, each with that of its images."""
     inside = sorted({image.parent for image in images})
-    named = [[at for at in (folder, *folder.parents) if at.name == "images"][:1] for folder in inside]
-    tops = [*(root for roots in named for root in roots), *(entry for entry in entries if os.path.isdir(entry))]
     found: dict[str, tuple[Path, Path]] = {}
     # where one folder is reached in two ways, that by images/ and labels/ counts: hence these first
-    for top in dict.fromkeys(tops):
+    for top in (*_roots(inside), *filter(os.path.isdir, entries)):
         labels = _label_folder(top)
         for below in (Path(at) for at, _, _ in os.walk(labels)):
             own = top / below.relative_to(labels)
