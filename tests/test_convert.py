@@ -197,6 +197,15 @@ def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path, cli: Cli
     assert len({s.path.stem.casefold() for s in load(tmp_path / "out").samples}) == 4
 
 
+def test_a_line_break_in_a_file_name_breaks_no_line(tmp_path: Path, cli: Cli) -> None:
+    write_image(tmp_path / "images" / "train" / "a\nb\x1b[2J.png", np.zeros((9, 8, 3), np.uint8))
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [thing]\n")
+    status, said, err = cli("convert", "--data", tmp_path / "data.yaml", "--to", "yolo", "--out", tmp_path / "out")
+    assert status == 0
+    assert r"a\nb\x1b[2J.png is a_b_[2J.png)" in said
+    assert err.count("\n") == len([line for line in err.splitlines() if line.startswith("warning: ")]) == 1
+
+
 def test_voc_cannot_hold_every_file_name(tmp_path: Path, cli: Cli) -> None:
     for name in ("my photo.JPG", "plain.jpg"):
         write_image(tmp_path / "images" / "train" / name, np.zeros((9, 8, 3), np.uint8))
