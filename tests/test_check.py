@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from yolite.config import load_config, make_config
 from yolite.console import Console
 from yolite.data import inspect
 from yolite.data.duplicates import _candidates
+from yolite.data.images import write_image
 from yolite.data.inspect import Store, _looks
 from yolite.data.loader import Pictures
 from yolite.data.look import look_at
@@ -319,8 +322,8 @@ def test_an_edit_is_never_served_stale(cli: Cli, three_formats: dict[str, Path])
     pixels = bytearray(image.read_bytes())
     pixels[len(pixels) // 2] ^= 1
     image.write_bytes(pixels)
-    for path, time in times.items():  # size and time are as they were
-        os.utime(path, ns=time)
+    for path, stamps in times.items():  # size and time are as they were
+        os.utime(path, ns=stamps)
     _, report, _ = check(cli, data)
     assert places(report) == {("s000.txt", 1, "outside"), ("s001.png", 0, "unreadable image")}
     data.write_text(data.read_text().replace("'block', 'disc'", "'block'"))
@@ -337,6 +340,30 @@ def test_a_damaged_store_is_made_anew(three_formats: dict[str, Path], damage: by
     assert inspect.inspect(paths, store) == (looks, line)
     assert "0 of them for the first time" in inspect.inspect(paths, store)[1]
     assert [p.name for p in store.path.parent.iterdir() if p.suffix != ".json"] == []
+
+
+def test_the_store_does_not_grow_for_ever(three_formats: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(inspect, "KEPT_UNUSED", 2)
+    paths = sorted((three_formats["yolo"].parent / "images" / "train").iterdir())
+    store, month_old, new = Store("mine"), Store("old").path, Store("new").path
+    for number in (6, 2, 2):  # the third finds nothing new, but is a use
+        looks, _ = inspect.inspect(paths[:number], store)
+        os.utime(store.path, (0, 0))
+    assert list(store.load().values()) == looks + inspect.inspect(paths[2:], store)[0]
+    assert time.time() - store.path.stat().st_mtime < 60
+    for path, days in ((month_old, 31), (new, 29)):
+        path.write_text("{}")
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    leftovers = [store.path.with_suffix(f".{pid}.tmp") for pid in (dead.pid, os.getppid())]
+    for path in leftovers:
+        path.write_text("")
+    write_image(tmp_path / "other.png", np.full((9, 9, 3), 7, np.uint8))
+    looks, _ = inspect.inspect([tmp_path / "other.png"], store)
+    assert len(store.load()) == 3, "the new one and two of six"
+    assert sorted(store.path.parent.iterdir()) == sorted([store.path, new, leftovers[1]])
 
 
 def test_without_a_cache_folder(cli: Cli, planted: tuple[Path, set[Finding]], monkeypatch, tmp_path: Path) -> None:
