@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from yolite.config import load_config, make_config
 from yolite.console import Console
 from yolite.data import inspect
 from yolite.data.duplicates import _candidates
+from yolite.data.images import write_image
 from yolite.data.inspect import Store, _looks
 from yolite.data.loader import Pictures
 from yolite.data.look import look_at
@@ -105,10 +108,16 @@ def planted(tmp_path: Path) -> tuple[Path, set[Finding]]:
     (labels / "s017.txt").write_text("\n")
     (labels / "s018.txt").write_bytes("größe".encode("latin-1"))
     (labels / "ghost.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    images = root / "images" / "train"
+    with PillowImage.open(images / "s019.png") as picture:
+        picture.rotate(90).save(images / "s019.bmp")
+    (images / "link").symlink_to(root)
+    (images / "film.gif").touch()
     data.write_text(data.read_text() + "test: images/nowhere\n")
     return data, found | {
         ("s016.txt", 0, "no label file"), ("s017.txt", 0, "empty label file"), ("ghost.txt", 0, "label without image"),
         ("s018.txt", 0, "unreadable label file"), ("data.yaml", 0, "unreadable role"),
+        ("s019.txt", 0, "shared label file"), ("link", 0, "linked folder"), ("train", 0, "file not read"),
     }  # fmt: skip
 
 
@@ -190,7 +199,7 @@ def test_the_json_says_all_of_it(cli: Cli, planted: tuple[Path, set[Finding]]) -
             assert problem["action"] == KINDS[problem["kind"]].action
             assert KINDS[problem["kind"]].note == (part == "notes")
         assert sum(report[counts].values()) == len(report[part])
-    assert report["images"] == 22
+    assert report["images"] == 23
     assert report["images"] == sum(row["images"] for row in report["health"]["splits"].values())
     assert report["boxes"] == sum(sum(row.values()) for row in report["health"]["classes"].values())
     assert report["health"]["splits"]["train"]["background"] == 3
@@ -258,6 +267,27 @@ def test_options_of_the_command(cli: Cli, shapes: Path, tmp_path: Path) -> None:
         assert (status, err.count("\n"), err[:7]) == (2, 1, "error: ")
 
 
+def test_classes_of_one_name_are_told_apart(cli: Cli, three_formats: dict[str, Path], tmp_path: Path) -> None:
+    data = three_formats["yolo"]
+    _, report, _ = check(cli, data)
+    data.write_text(data.read_text().replace("'block', 'disc'", "'thing', 'thing'"))
+    _, printed, err = cli("check", "--data", data, "--json", tmp_path / "twice.json")
+    twice = json.loads((tmp_path / "twice.json").read_text())
+    assert list(twice["health"]["classes"]) == ["thing (class 0)", "thing (class 1)"]
+    assert list(twice["health"]["classes"].values()) == list(report["health"]["classes"].values())
+    assert err.startswith("warning: several classes are called 'thing': ")
+    assert "thing (class 1)" in printed
+
+
+@pytest.mark.filterwarnings("error")
+def test_tiny_boxes_are_drawn_without_a_warning(cli: Cli, three_formats: dict[str, Path], tmp_path: Path) -> None:
+    """One that float32 holds in the image, but no more beside the padding of 40 px; and one that it does not hold."""
+    (three_formats["yolo"].parent / "labels" / "train" / "s000.txt").write_text("0 1e-9 1e-9 1e-9 1e-9\n")
+    (three_formats["yolo"].parent / "labels" / "train" / "s001.txt").write_text("0 0.5 0.5 1e-9 1e-9\n")
+    _, report, _ = check(cli, three_formats["yolo"], "--plot", tmp_path / "p.png")
+    assert places(report) == {("s001.txt", 1, "zero size")}
+
+
 # ---------------------------------------------------------------- what is kept between calls
 
 
@@ -275,9 +305,9 @@ def test_nothing_is_written_beside_the_data(cli: Cli, planted: tuple[Path, set[F
 
 def test_what_was_found_is_known_the_next_time(cli: Cli, planted: tuple[Path, set[Finding]]) -> None:
     _, first, said = check(cli, planted[0])
-    assert "23 images looked into, 21 of them for the first time" in said
+    assert "24 images looked into, 22 of them for the first time" in said
     _, second, said = check(cli, planted[0])
-    assert "23 images looked into, 0 of them for the first time" in said
+    assert "24 images looked into, 0 of them for the first time" in said
     assert first == second
 
 
@@ -292,8 +322,8 @@ def test_an_edit_is_never_served_stale(cli: Cli, three_formats: dict[str, Path])
     pixels = bytearray(image.read_bytes())
     pixels[len(pixels) // 2] ^= 1
     image.write_bytes(pixels)
-    for path, time in times.items():  # size and time are as they were
-        os.utime(path, ns=time)
+    for path, stamps in times.items():  # size and time are as they were
+        os.utime(path, ns=stamps)
     _, report, _ = check(cli, data)
     assert places(report) == {("s000.txt", 1, "outside"), ("s001.png", 0, "unreadable image")}
     data.write_text(data.read_text().replace("'block', 'disc'", "'block'"))
@@ -310,6 +340,30 @@ def test_a_damaged_store_is_made_anew(three_formats: dict[str, Path], damage: by
     assert inspect.inspect(paths, store) == (looks, line)
     assert "0 of them for the first time" in inspect.inspect(paths, store)[1]
     assert [p.name for p in store.path.parent.iterdir() if p.suffix != ".json"] == []
+
+
+def test_the_store_does_not_grow_for_ever(three_formats: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(inspect, "KEPT_UNUSED", 2)
+    paths = sorted((three_formats["yolo"].parent / "images" / "train").iterdir())
+    store, month_old, new = Store("mine"), Store("old").path, Store("new").path
+    for number in (6, 2, 2):  # the third finds nothing new, but is a use
+        looks, _ = inspect.inspect(paths[:number], store)
+        os.utime(store.path, (0, 0))
+    assert list(store.load().values()) == looks + inspect.inspect(paths[2:], store)[0]
+    assert time.time() - store.path.stat().st_mtime < 60
+    for path, days in ((month_old, 31), (new, 29)):
+        path.write_text("{}")
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    leftovers = [store.path.with_suffix(f".{pid}.tmp") for pid in (dead.pid, os.getppid())]
+    for path in leftovers:
+        path.write_text("")
+    write_image(tmp_path / "other.png", np.full((9, 9, 3), 7, np.uint8))
+    looks, _ = inspect.inspect([tmp_path / "other.png"], store)
+    assert len(store.load()) == 3, "the new one and two of six"
+    assert sorted(store.path.parent.iterdir()) == sorted([store.path, new, leftovers[1]])
 
 
 def test_without_a_cache_folder(cli: Cli, planted: tuple[Path, set[Finding]], monkeypatch, tmp_path: Path) -> None:
@@ -402,3 +456,23 @@ def test_augmented_batches_as_pictures(cli, shapes: Path, tmp_path: Path, monkey
     assert status == 0, err
     assert "3 augmented batches of 4 images in runs/check-1" in out
     assert sorted(p.name for p in (tmp_path / "runs" / "check-1").iterdir()) == [f"batch-00{n}.png" for n in (1, 2, 3)]
+
+
+def test_the_batches_shown_are_those_of_the_settings(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of eight pictures have no box: with data.background=0 only the others are there to be shown."""
+    monkeypatch.chdir(tmp_path)
+    data = write_yolo(tmp_path / "set", {"train": 8, "val": 2})
+    for number in range(4):
+        (data.parent / "labels" / "train" / f"s{number:03d}.txt").write_text("")
+    words = ["data.background=0", "data.balance=classes", "loss.class_weights=auto"]
+    status, out, err = cli("check", "--data", data, "--imgsz", 96, "--show", 1, "augment.mosaic=0", *words)
+    assert status == 0, err
+    assert "data.balance=classes, data.background=0: an epoch shows 4 pictures instead of 8; boxes of a class" in out
+    assert "loss.class_weights (auto: one over the boxes): boxes of a class an epoch x weight: " in out
+    assert "1 augmented batches of 4 images" in out
+    status, _, err = cli("check", "--data", data, "--imgsz", 96, "--show", 1, "loss.class_weights=[1, 2, 3]")
+    assert (status, "has 3 numbers for 2 classes" in err) == (2, True)
+    for file in (data.parent / "images" / "train").iterdir():
+        file.write_bytes(b"nothing")
+    status, _, err = cli("check", "--data", data, "--imgsz", 96, "--show", 1)
+    assert (status, "no image of the role 'train' can be read" in err) == (2, True)

@@ -200,6 +200,15 @@ def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path, cli: Cli
     assert len({s.path.stem.casefold() for s in load(tmp_path / "out").samples}) == 4
 
 
+def test_a_line_break_in_a_file_name_breaks_no_line(tmp_path: Path, cli: Cli) -> None:
+    write_image(tmp_path / "images" / "train" / "a\nb\x1b[2J.png", np.zeros((9, 8, 3), np.uint8))
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [thing]\n")
+    status, said, err = cli("convert", "--data", tmp_path / "data.yaml", "--to", "yolo", "--out", tmp_path / "out")
+    assert status == 0
+    assert r"a\nb\x1b[2J.png is a_b_[2J.png)" in said
+    assert err.count("\n") == len([line for line in err.splitlines() if line.startswith("warning: ")]) == 1
+
+
 def test_voc_cannot_hold_every_file_name(tmp_path: Path, cli: Cli) -> None:
     for name in ("my photo.JPG", "plain.jpg"):
         write_image(tmp_path / "images" / "train" / name, np.zeros((9, 8, 3), np.uint8))
@@ -340,11 +349,26 @@ def test_wrong_options(shapes: Path, cli: Cli, tmp_path: Path) -> None:
         ("voc", "cut", [], "cut.tmp is in the way, left by a conversion that was killed"),
         ("voc", "new", ["train.lr=1"], "convert has no use for train.lr"),
         ("voc", "new", ["data.test=nowhere"], "nowhere does not exist"),
-        ("voc", str(shapes.parent / "images" / "train" / "voc"), [], "lies among the images of"),
+        ("voc", str(shapes.parent / "images" / "train" / "voc"), [], "lies among the files of"),
     ):
         refused(cli("convert", "--data", shapes, "--to", to, "--out", tmp_path / out, *words), message)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.tmp", "file", "full"]
     assert not (shapes.parent / "images" / "train" / "voc").exists()
+
+
+def test_no_copy_becomes_a_part_of_its_source(cli: Cli, tmp_path: Path) -> None:
+    """Pictures in folders inside that of the role: nothing may be put beside those either, nor among the labels."""
+    data = write_yolo(tmp_path / "set", {"train/deep": 2})
+    data.write_text(data.read_text().replace("train/deep: images/train/deep", "train: images/train"))
+    root, before = data.parent, state(data.parent)
+    for place in ("images/train/out", "labels/train/out", "labels/out"):
+        refused(cli("convert", "--data", data, "--to", "yolo", "--out", root / place), "lies among the files of")
+    (tmp_path / "list.txt").write_text("set/images/train/deep/s000.png\n")
+    (tmp_path / "list.yaml").write_text(f"train: list.txt\nnames: {NAMES}\n")
+    words = ["convert", "--data", tmp_path / "list.yaml", "--to", "yolo", "--out"]
+    refused(cli(*words, root / "labels" / "out"), "lies among the files of")
+    assert state(root) == before
+    assert cli(*words, root / "out")[0] == 0
 
 
 @pytest.mark.parametrize(("problem", "status"), [(KeyboardInterrupt(), 130), (OSError(errno.ENOSPC, "full"), 2)])

@@ -14,6 +14,7 @@ from yolite.build import build_augment, build_dataset, build_preprocess, look_in
 from yolite.charts import plot_data, require_png
 from yolite.config import Config, load_config
 from yolite.console import Console
+from yolite.data.balance import boxes_seen, epoch_size
 from yolite.data.dataset import DataSet, Split
 from yolite.data.health import BoxTable, box_table, health
 from yolite.data.pictures import Pictures
@@ -23,7 +24,7 @@ from yolite.errors import UserError
 from yolite.files import check_writable, write_json
 from yolite.paths import free_run_folder
 from yolite.training.batch import USUAL
-from yolite.training.decide import decide_hflip
+from yolite.training.decide import decide_class_weights, decide_hflip, decide_image_weights
 
 EXAMPLES = 3
 """So many findings of a kind are printed; all of them are in the JSON."""
@@ -56,6 +57,10 @@ def check_data(
     problems, notes = [p for p in found if not p.note], [p for p in found if p.note]
     for title, some in (("problems", problems), ("notes", notes)):
         _print_findings(title, some, console)
+    for name in [name for name, count in Counter(dataset.names).items() if count > 1]:
+        console.warn(
+            f"several classes are called {name!r}: only here their numbers tell them apart; rename all but one"
+        )
     table = box_table(splits, build_preprocess(config))
     summary = health(splits, table) | {"imgsz": list(config.imgsz), "anchors": _anchors(splits, table, config)}
     _print_health(summary, console)
@@ -73,12 +78,23 @@ def check_data(
 
 
 def _show(split: Split, config: Config, count: int, console: Console) -> None:
-    """Write the first batches that training would see as pictures."""
-    config = decide_hflip(config, split.mirror_safe, console)
+    """Write the first batches that training would see as pictures, and say what training would about the counts.
+
+    Raises:
+        UserError: there is no picture, or the settings of `yolite.data.balance` do not fit.
+    """
+    split.require_images()
     pictures = Pictures(split.samples, build_preprocess(config))
-    batch = min(len(pictures), USUAL if config.train.batch == "auto" else config.train.batch)
+    weights = decide_image_weights(config, pictures, split.names, console)
+    config = decide_hflip(config, split.mirror_safe, console)
+    if any(boxes := boxes_seen(split.samples, len(split.names), weights)):
+        decide_class_weights(config, split.names, boxes, console)
+    shown = len(pictures) if weights is None else epoch_size(weights)
+    batch = min(shown, USUAL if config.train.batch == "auto" else config.train.batch)
     folder = free_run_folder(Path("runs"), "check")
-    files = write_batches(folder, count, pictures, build_augment(config), split.names, config.seed, batch, count)
+    files = write_batches(
+        folder, count, pictures, build_augment(config), split.names, config.seed, batch, count, weights
+    )
     console.say(f"{split.role}: {len(files)} augmented batches of {batch} images in {folder}")
 
 

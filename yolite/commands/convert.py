@@ -35,7 +35,7 @@ def convert_data(options: Mapping[str, Any], words: Sequence[str], to: str, out:
     splits = read_roles(dataset, config, console)
     parts = make_parts(splits, dataset.kind, formats[to])
     with console.track("writing") as progress:
-        write_dataset(parts, formats[to], out, link, progress)
+        write_dataset(parts, formats[to], out, link, progress, dataset.searched)
     for part in parts:
         report(part, dataset, formats[to], console)
     safe = dataset.mirror_safe or to != "voc"

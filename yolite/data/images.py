@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -86,8 +86,8 @@ class Header:
         return (self.size[1], self.size[0]) if self.orientation >= 5 else self.size
 
 
-def image_files(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
-    """List the images (files with one of ``suffixes``) of a folder and of those inside it, sorted.
+def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Go through a folder and those inside it as `os.walk`, links to folders not followed.
 
     Raises:
         UserError: one of the folders cannot be opened.
@@ -96,7 +96,16 @@ def image_files(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[Path]
     def refuse(error: OSError) -> None:
         raise UserError(f"folder {error.filename} cannot be read ({error.strerror}): check its permissions")
 
-    found = [Path(top) / name for top, _, names in os.walk(folder, onerror=refuse) for name in names]
+    return os.walk(folder, onerror=refuse)
+
+
+def image_files(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
+    """List the images (files with one of ``suffixes``) of a folder and of those inside it, sorted.
+
+    Raises:
+        UserError: one of the folders cannot be opened.
+    """
+    found = [Path(top) / name for top, _, names in walk(folder) for name in names]
     return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
 
 
@@ -109,6 +118,8 @@ def _require_file(path: Path) -> None:
     try:
         there = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
+            raise ImageError("a link that leads nowhere") from None
         reason = "the file does not exist" if isinstance(error, FileNotFoundError) else f"no readable file ({error})"
         raise ImageError(reason, "missing image") from None
     if not stat.S_ISREG(there.st_mode):

@@ -42,6 +42,9 @@ KINDS: dict[str, Kind] = {
     "empty label file": Kind("a label file without a box", _BACKGROUND, note=True),
     "unreadable label file": Kind("no UTF-8 text, no XML, a document type, or no ordinary file", _BACKGROUND),
     "label without image": Kind("a label file, or annotation of a json, that belongs to no image", "not used"),
+    "shared label file": Kind("YOLO: images that differ in the ending alone have one label file", _BOTH),
+    "linked folder": Kind("YOLO: a link to a folder inside a folder of images", "not followed"),
+    "file not read": Kind("YOLO: files in a folder of images that do not end like one", "not used", note=True),
     "unreadable role": Kind("train, val or test names what is not there or cannot be read", "the role cannot be used"),
     # rows and entries
     "field count": Kind("a row that is neither box, polygon nor pose; an XML box without its four numbers", _BOX),
@@ -50,7 +53,7 @@ KINDS: dict[str, Kind] = {
     "pose": Kind("a row with a box and keypoints", "its box is taken", note=True),
     "not a number": Kind("text where a number is due", _BOX),
     "not finite": Kind("NaN, infinite, or too large for float32", _BOX),
-    "zero size": Kind("a box whose width or height is zero or negative", _BOX),
+    "zero size": Kind("a box whose width or height is zero (also: in float32) or negative", _BOX),
     "outside": Kind("a box wholly outside the image", _BOX),
     "out of bounds": Kind("a box that passes the image by 1 px or more", "box clipped"),
     "out of bounds by less than 1 px": Kind("a box that passes the image by less", "box clipped", note=True),
@@ -148,6 +151,12 @@ class Row:
     area: float | None = None
 
 
+def _has_size(box: Tensor) -> bool:
+    """Return whether a box has a width and a height in float32, which is what training sees."""
+    x1, y1, x2, y2 = box.float().tolist()
+    return bool(x2 > x1 and y2 > y1)
+
+
 def _clipped(row: Row, size: Size, file: Path, problems: list[Problem]) -> Tensor | None:
     """Return the row's box inside the image, or None (reported) if it is no box; as it is if the size is unknown."""
     box = torch.tensor(row.box, dtype=torch.float64)
@@ -155,7 +164,7 @@ def _clipped(row: Row, size: Size, file: Path, problems: list[Problem]) -> Tenso
     if not bool(torch.isfinite(box.float()).all()):
         problems.append(Problem(file, row.line, "not finite", f"box {shown} is not finite"))
         return None
-    if float(box[2] - box[0]) <= 0 or float(box[3] - box[1]) <= 0:
+    if not _has_size(box):
         problems.append(Problem(file, row.line, "zero size", f"box {shown} has no width or no height"))
         return None
     if size == (0, 0):
@@ -163,7 +172,7 @@ def _clipped(row: Row, size: Size, file: Path, problems: list[Problem]) -> Tenso
     inside = clip(box, size)
     past = float((box - inside).abs().max())
     image = f"the image of {size[1]}x{size[0]} px"
-    if float(inside[2] - inside[0]) <= 0 or float(inside[3] - inside[1]) <= 0:
+    if not _has_size(inside):
         problems.append(Problem(file, row.line, "outside", f"box {shown} lies outside {image}"))
         return None
     # YOLO files round to six digits, so a hundredth of a px is no finding at all
