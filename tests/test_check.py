@@ -51,6 +51,7 @@ def check(cli: Cli, data: Path, *words: str | Path) -> tuple[int, dict, str]:
     out = data.parent / "check.json"
     status, printed, err = cli("check", "--data", data, "--json", out, *words)
     assert "Traceback" not in err
+    assert "JPEG" not in err
     return status, json.loads(out.read_text()), printed
 
 
@@ -83,11 +84,15 @@ def plant_pictures(train: Path, val: Path) -> set[Finding]:
     half("s010.png").save(train / "s011.png")
     shutil.copy(train / "s012.png", val / "s021.png")
     half("s013.png").save(val / "s022.png")
+    change("s014", lambda p: p.copy(), format="JPEG", quality=95)
+    jpeg = (train / "s014.png").read_bytes()
+    (train / "s014.png").unlink()
+    (train / "s014.jpg").write_bytes(jpeg[: len(jpeg) // 2] + jpeg[len(jpeg) // 2 + 40 :])
     kinds = ["unreadable image", "truncated image", "extension", "grayscale", "alpha", "CMYK", "16-bit",
              "EXIF orientation"]  # fmt: skip
     found = {(f"s{n:03d}.{'jpg' if n == 5 else 'png'}", 0, kind) for n, kind in enumerate(kinds)}
     return found | {
-        ("s009.png", 0, "duplicate image"), ("s011.png", 0, "similar image"),
+        ("s014.jpg", 0, "damaged image"), ("s009.png", 0, "duplicate image"), ("s011.png", 0, "similar image"),
         ("s021.png", 0, "duplicate image across splits"), ("s022.png", 0, "similar image across splits"),
     }  # fmt: skip
 
@@ -167,6 +172,7 @@ def test_every_planted_fault_is_found_at_its_place(
     data, wanted = planted
     status, report, printed = check(cli, data)
     assert places(report) == wanted
+    assert "Corrupt JPEG data" in next(p["message"] for p in report["problems"] if p["kind"] == "damaged image")
     assert len(report["problems"]) + len(report["notes"]) == len(wanted), "each once"
     seen = {kind for _, _, kind in wanted}
     for name, plant in (("coco", plant_coco), ("voc", plant_voc)):

@@ -38,6 +38,7 @@ KINDS: dict[str, Kind] = {
     "missing image": Kind("an image that a list, json or annotation names is not there", _IMAGE),
     "unreadable image": Kind("no image, damaged, or no ordinary file", _IMAGE),
     "truncated image": Kind("an image whose end is missing", _IMAGE),
+    "damaged image": Kind("a JPEG that is damaged inside, as far as its decoder can tell", "used as it decodes"),
     "no label file": Kind("an image without a label file", _BACKGROUND),
     "empty label file": Kind("a label file without a box", _BACKGROUND, note=True),
     "unreadable label file": Kind("no UTF-8 text, no XML, a document type, or no ordinary file", _BACKGROUND),
