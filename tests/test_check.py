@@ -129,14 +129,16 @@ def plant_coco(data: Path) -> set[Finding]:
     for number, change in enumerate([{"category_id": 12}, {"bbox": [1, 2]}, {"image_id": [3]}, {"image_id": 77}]):
         content["annotations"].append({**content["annotations"][0], "id": 100 + number, **change})
     content["annotations"].append({**content["annotations"][1], "bbox": [1, 1, 9, 9]})
+    content["annotations"][2].update(iscrowd=2, area=-1)
     content["images"][2]["width"] = 5
     content["images"] += [{"id": 5}, {**content["images"][1], "id": 10}]
     file.write_text(json.dumps(content))
     twice = content["annotations"][1]["id"]
     return {
         ("val.json", 99, "unknown class"), ("gone.png", 0, "missing image"), ("coco.json", 100, "unknown category"),
-        ("coco.json", 101, "not a number"), ("coco.json", 102, "annotation entry"), ("s002.png", 0, "size differs"),
+        ("coco.json", 101, "field count"), ("coco.json", 102, "annotation entry"), ("s002.png", 0, "size differs"),
         ("coco.json", 103, "label without image"), ("coco.json", twice, "duplicate annotation id"),
+        ("coco.json", content["annotations"][2]["id"], "flag"), ("coco.json", content["annotations"][2]["id"], "area"),
         ("coco.json", 0, "image entry"), ("coco.json", 0, "duplicate image id"),
         ("s000.png", 0, "duplicate image across splits"),
     }  # fmt: skip
@@ -156,12 +158,14 @@ def plant_voc(root: Path) -> set[Finding]:
     change("s003.xml", "<width>128", "<width>64")
     change("s004.xml", "<xmax>", "<xmax>x")
     change("s005.xml", "<name>", "<name>cat")
+    change("s005.xml", "<annotation>", "<annotation><part><object/></part>")
     (xml / "ghost.xml").write_text("<annotation/>")
     with (root / "ImageSets" / "Main" / "train.txt").open("a") as file:
         file.write("gone\n../../gone\n/nowhere/gone\n")
     return {
         ("s000.xml", 0, "unreadable label file"), ("s001.xml", 0, "no label file"), ("s002.xml", 0, "empty label file"),
-        ("s003.xml", 0, "size differs"), ("s004.xml", 1, "field count"), ("s005.xml", 1, "unknown class"),
+        ("s002.xml", 0, "no stated size"), ("s005.xml", 0, "misplaced object"),
+        ("s003.xml", 0, "size differs"), ("s004.xml", 1, "not a number"), ("s005.xml", 1, "unknown class"),
         ("ghost.xml", 0, "label without image"), ("gone.jpg", 0, "missing image"),
     }  # fmt: skip
 

@@ -297,7 +297,8 @@ def test_broken_xml(tmp_path: Path) -> None:
             read += 1
             assert "doctype" not in case
             objects = ElementTree.fromstring(data).findall("object")
-            assert len(objects) == len(sample.boxes) + sum(p.kind in LEAVES_OUT for p in problems), case
+            left_out = sum(p.kind in LEAVES_OUT and p.kind != "misplaced object" for p in problems)
+            assert len(objects) == len(sample.boxes) + left_out, case
     assert cases > 190
     assert read > 25
 

@@ -45,7 +45,7 @@ KINDS: dict[str, Kind] = {
     "label without image": Kind("a label file, or annotation of a json, that belongs to no image", "not used"),
     "unreadable role": Kind("train, val or test names what is not there or cannot be read", "the role cannot be used"),
     # rows and entries
-    "field count": Kind("a row that is neither box, polygon nor pose; an XML box without its four numbers", _BOX),
+    "field count": Kind("a row that is neither box, polygon nor pose; COCO, VOC: a box that is not four values", _BOX),
     "ambiguous row": Kind("a row that can be read as polygon and as pose", _BOX),
     "polygon": Kind("a row with the corners of a polygon", "its box is taken", note=True),
     "pose": Kind("a row with a box and keypoints", "its box is taken", note=True),
@@ -62,9 +62,13 @@ KINDS: dict[str, Kind] = {
     "unknown category": Kind("COCO: a category id that is not in the list of categories", _BOX),
     "image entry": Kind("COCO: an image without id or file_name", _IMAGE),
     "annotation entry": Kind("COCO: an annotation that names no image", _BOX),
+    "misplaced object": Kind("VOC: an object not directly in the root, or in an XML namespace", _BOX),
+    "flag": Kind("COCO, VOC: an iscrowd, ignore or difficult that is neither 0 nor 1", "taken as 0"),
+    "area": Kind("COCO: an area that is no number, below 0, or larger than the image", "that of the box is taken"),
     "duplicate image id": Kind("COCO: two images have one id", "the second is left out"),
     "duplicate annotation id": Kind("COCO: two annotations have one id", _BOTH),
     "no size": Kind("COCO, read without its images: an image without width and height", _IMAGE),
+    "no stated size": Kind("COCO, VOC: an image's size is missing or 0x0", "that of the file is taken", note=True),
     "size differs": Kind("COCO, VOC: the file has another size than stated", "boxes are taken as px of the file"),
     # pictures
     "extension": Kind("a file name that ends like another format", "read by its content"),
