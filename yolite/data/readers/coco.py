@@ -126,17 +126,17 @@ def _row(
         message = f"category {_shown(category)} is not in the list of categories"
         _report(annotation, "unknown category", message, file, problems)
         return None
-    if categories[category] not in names:
-        message = f"class {categories[category]!r} is not one of the data set's classes ({', '.join(names[:4])} ...)"
+    name = categories[int(category)]
+    if name not in names:
+        message = f"class {name!r} is not one of the data set's classes ({', '.join(names[:4])} ...)"
         _report(annotation, "unknown class", message, file, problems)
         return None
     box, kind = _box(annotation.get("bbox"))
     if box is None:
         _report(annotation, kind, f"bbox {_shown(annotation.get('bbox'))} is not four numbers", file, problems)
         return None
-    crowd, ignore = (_flag(annotation, name, file, problems) for name in ("iscrowd", "ignore"))
-    label = names.index(categories[category])
-    return Row(_line(annotation), box, label, crowd, ignore, _area(annotation, size, file, problems))
+    crowd, ignore = (_flag(annotation, key, file, problems) for key in ("iscrowd", "ignore"))
+    return Row(_line(annotation), box, names.index(name), crowd, ignore, _area(annotation, size, file, problems))
 
 
 def _size(
