@@ -216,8 +216,15 @@ def test_training_leaves_out_the_same(cli: Cli, planted: tuple[Path, set[Finding
     assert found == wanted - {("data.yaml", 0, "unreadable role")}
     assert sum(len(split.samples) for split in splits) == report["images"]
     assert sum(split.boxes for split in splits) == report["boxes"]
+    lines = [line for line in said.err.splitlines() if line]
+    assert [line.split(":")[:2] for line in lines] == [["warning", " train"], ["warning", " val"]], "one line a role"
     for kind in {kind for _, _, kind in found}:
-        assert f"1 x {kind}: " in (said.out if KINDS[kind].note else said.err)
+        assert f"1 x {kind} ({KINDS[kind].action})" in said.err
+    kinds = [kind for name, _, kind in found if name not in ("s021.png", "s022.png")]
+    notes = sum(KINDS[kind].note for kind in kinds)
+    assert f"train: {len(kinds) - notes} problems: 1 x " in lines[0]
+    assert f"; {notes} notes: 1 x " in lines[0]
+    assert lines[0].endswith("; `yolite check` names each file, line and value")
     for split in splits:
         assert Pictures(split.samples, Preprocess((64, 64))).fill_cache() == [], "all of them can be decoded"
 
@@ -412,3 +419,15 @@ def test_augmented_batches_as_pictures(cli, shapes: Path, tmp_path: Path, monkey
     assert status == 0, err
     assert "3 augmented batches of 4 images in runs/check-1" in out
     assert sorted(p.name for p in (tmp_path / "runs" / "check-1").iterdir()) == [f"batch-00{n}.png" for n in (1, 2, 3)]
+
+
+def test_twenty_findings_of_a_kind_are_printed_or_all(cli: Cli, three_formats: dict[str, Path]) -> None:
+    data = three_formats["yolo"]
+    label = data.parent / "labels" / "train" / "s000.txt"
+    label.write_text("".join(f"0 0.5 0.5 0 0.{n}\n" for n in range(10, 35)) + "7 0.5 0.5 0.1 0.1\n")
+    for words, shown in (([], 20), (["--all"], 25)):
+        status, out, _ = cli("check", "--data", data, *words)
+        places = [line.split(": ")[0].strip() for line in out.splitlines() if line.startswith(f"  {label}:")]
+        assert status == 1
+        assert places == [f"{label}:{n}" for n in range(1, shown + 1)] + [f"{label}:26"]
+        assert ("  ... and 5 more: --all or --json FILE" in out.splitlines()) == (shown == 20)

@@ -121,16 +121,15 @@ class Problem:
         return f"{self.place}: {self.message}; {self.action}"
 
 
-def summarise(problems: Iterable[Problem], examples: int = 1) -> list[str]:
-    """Return one line a kind: the count and the first example or two."""
-    problems = list(problems)
-    counts = Counter(problem.kind for problem in problems)
-    lines = []
-    for kind, count in counts.most_common():
-        shown = [str(p) for p in problems if p.kind == kind][:examples]
-        more = f" (and {count - len(shown)} more)" if count > len(shown) else ""
-        lines.append(f"{count} x {kind}: " + " | ".join(shown) + more)
-    return lines
+def summarise(problems: Iterable[Problem]) -> str:
+    """Return one line with the counts by kind and what is done about each; empty if there is none."""
+    parts = []
+    every = list(problems)
+    for title, some in (("problem", [p for p in every if not p.note]), ("note", [p for p in every if p.note])):
+        counts = Counter((p.kind, p.action) for p in some).most_common()
+        kinds = ", ".join(f"{count} x {kind} ({action})" for (kind, action), count in counts)
+        parts += [f"{len(some)} {title}{'s' * (len(some) != 1)}: {kinds}"] if some else []
+    return "; ".join(parts)
 
 
 @dataclass(frozen=True)
