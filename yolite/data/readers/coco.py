@@ -167,8 +167,9 @@ def _size(
 
 
 def read_coco(
-    file: Path, images: Path | None, names: list[str], problems: list[Problem], need_sizes: bool = True
-) -> tuple[list[Sample], list[int]]:
+    file: Path, images: Path | None, names: list[str], problems: list[Problem], unread: Counter[str],
+    need_sizes: bool = True,
+) -> tuple[list[Sample], list[int]]:  # fmt: skip
     """Read the samples of a COCO json.
 
     Args:
@@ -176,12 +177,14 @@ def read_coco(
         images: Folder of the images; None reads boxes alone (``Sample.path`` is None).
         names: The data set's classes; categories are matched to them by name.
         problems: Findings are added here.
+        unread: What the json holds besides boxes (masks, key points, licences …) is counted here, by key.
         need_sizes: Leave out images whose size nobody says; else theirs is (0, 0).
 
     Returns:
         The samples, and the category id of each class (−1 for a name this file lacks).
     """
     content = read_annotations(file)
+    _count_unread(content, unread)
     categories = category_names(content, file)
     grouped = _by_image(content["annotations"], file, problems)
     seen: set[int | str] = set()
@@ -240,12 +243,10 @@ _READ = {
 }
 
 
-def unread_keys(file: Path) -> Counter[str]:
-    """Count what a json holds besides boxes (masks, key points, licences …), by key."""
-    content = read_annotations(file)
-    found = Counter(key for key in content if key not in _READ)
+def _count_unread(content: dict[str, Any], unread: Counter[str]) -> None:
+    """Count what a json holds besides boxes, by key."""
+    unread.update(key for key in content if key not in _READ)
     for kind, read in _READ.items():
         for entry in content[kind]:
             if isinstance(entry, dict):
-                found.update(key for key, value in entry.items() if key not in read and value not in (None, "", [], {}))
-    return found
+                unread.update(k for k, value in entry.items() if k not in read and value not in (None, "", [], {}))

@@ -136,7 +136,7 @@ def _rows(file: Path, objects: Iterable[ElementTree.Element], names: list[str], 
     return rows
 
 
-def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]) -> list[Sample]:
+def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem], unread: Counter[str]) -> list[Sample]:
     """Read the samples of one list of a VOC root.
 
     Args:
@@ -144,6 +144,7 @@ def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]
         listing: Name of the list, with or without ``.txt``.
         names: The data set's classes.
         problems: Findings are added here.
+        unread: What objects hold besides name, box and difficult (truncated, pose, part …) is counted here, by tag.
 
     Raises:
         UserError: there is no such list, or it is empty.
@@ -164,7 +165,9 @@ def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]
         try:
             tree = _parse(annotation)
             _check_size(tree, size, annotation, problems)
-            rows = _rows(annotation, _objects(tree, annotation, problems), names, problems)
+            objects = _objects(tree, annotation, problems)
+            rows = _rows(annotation, objects, names, problems)
+            _count_unread(objects, unread)
         except FileNotFoundError:
             text = "there is no annotation"
             problems.append(Problem(annotation, 0, "no label file", text))
@@ -176,18 +179,12 @@ def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]
     return samples
 
 
-def unread_keys(annotations: Iterable[Path]) -> Counter[str]:
-    """Count what the objects of annotations hold besides name, box and difficult (truncated, pose, part …), by tag."""
-    found: Counter[str] = Counter()
-    for file in annotations:
-        try:
-            tags = [tag for item in _parse(file).iterfind("object") for tag in item]
-        except (OSError, ValueError):
-            continue  # reported by `read_voc`
-        for tag in tags:
-            said = len(tag) > 0 or (tag.text or "").strip() not in ("", "0", "Unspecified")
-            found[tag.tag] += said and tag.tag not in ("name", "bndbox", "difficult")
-    return +found
+def _count_unread(objects: Iterable[ElementTree.Element], unread: Counter[str]) -> None:
+    """Count what objects hold besides what is read, by tag."""
+    for tag in (tag for item in objects for tag in item):
+        said = len(tag) > 0 or (tag.text or "").strip() not in ("", "0", "Unspecified")
+        if said and tag.tag not in ("name", "bndbox", "difficult"):
+            unread[tag.tag] += 1
 
 
 def _report_orphans(root: Path, problems: list[Problem]) -> None:
