@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
 from pycocotools.coco import COCO
@@ -149,7 +149,7 @@ def pictures(draw: st.DrawFn) -> tuple[tuple[int, int], list[list[float]]]:
     for _ in range(draw(st.integers(0, 6))):
         place = [st.floats(0, side, width=32) | st.sampled_from([0.0, float(side)]) for side in (size[1], size[0])]
         (x1, x2), (y1, y2) = (sorted((draw(p), draw(p))) for p in place)
-        if min(x2 - x1, y2 - y1) > 1e-6:
+        if min(x2 - x1, y2 - y1) > 1e-6 and [x1, y1, x2, y2] not in boxes:  # the same twice would be a finding
             boxes.append([x1, y1, x2, y2])
     return size, boxes
 
@@ -157,6 +157,7 @@ def pictures(draw: st.DrawFn) -> tuple[tuple[int, int], list[list[float]]]:
 @pytest.mark.parametrize("to", FORMATS)
 @given(picture=pictures())
 @settings(max_examples=40)
+@example(picture=((5, 2417), [[2398.009765625, 0.0, 2404.40625, 5.0]]))
 def test_any_box_comes_back(to: Format, picture: tuple[tuple[int, int], list[list[float]]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sample = sample_of(Path(folder), *picture)
@@ -166,7 +167,9 @@ def test_any_box_comes_back(to: Format, picture: tuple[tuple[int, int], list[lis
     # from 8 px on this is the same float32
     torch.testing.assert_close(back.boxes, sample.boxes, rtol=0, atol=1e-6)
     assert torch.equal(back.labels, sample.labels)
-    torch.testing.assert_close(back.area, sample.area, rtol=1e-5, atol=1e-4)
+    # the area is of the text's decimals, which may lie half a step of float32 from the box (at 3000 px: 1.2e-4)
+    sides = (sample.boxes[:, 2:] - sample.boxes[:, :2]).sum(1)
+    assert ((back.area - sample.area).abs() <= 1e-5 * sample.area + 2.5e-4 * sides).all()
 
 
 @pytest.mark.parametrize("to", FORMATS)
