@@ -54,6 +54,7 @@ def check(cli: Cli, data: Path, *words: str | Path) -> tuple[int, dict, str]:
     out = data.parent / "check.json"
     status, printed, err = cli("check", "--data", data, "--json", out, *words)
     assert "Traceback" not in err
+    assert "JPEG" not in err
     return status, json.loads(out.read_text()), printed
 
 
@@ -86,11 +87,15 @@ def plant_pictures(train: Path, val: Path) -> set[Finding]:
     half("s010.png").save(train / "s011.png")
     shutil.copy(train / "s012.png", val / "s021.png")
     half("s013.png").save(val / "s022.png")
+    change("s014", lambda p: p.copy(), format="JPEG", quality=95)
+    jpeg = (train / "s014.png").read_bytes()
+    (train / "s014.png").unlink()
+    (train / "s014.jpg").write_bytes(jpeg[: len(jpeg) // 2] + jpeg[len(jpeg) // 2 + 40 :])
     kinds = ["unreadable image", "truncated image", "extension", "grayscale", "alpha", "CMYK", "16-bit",
              "EXIF orientation"]  # fmt: skip
     found = {(f"s{n:03d}.{'jpg' if n == 5 else 'png'}", 0, kind) for n, kind in enumerate(kinds)}
     return found | {
-        ("s009.png", 0, "duplicate image"), ("s011.png", 0, "similar image"),
+        ("s014.jpg", 0, "damaged image"), ("s009.png", 0, "duplicate image"), ("s011.png", 0, "similar image"),
         ("s021.png", 0, "duplicate image across splits"), ("s022.png", 0, "similar image across splits"),
     }  # fmt: skip
 
@@ -133,14 +138,16 @@ def plant_coco(data: Path) -> set[Finding]:
     for number, change in enumerate([{"category_id": 12}, {"bbox": [1, 2]}, {"image_id": [3]}, {"image_id": 77}]):
         content["annotations"].append({**content["annotations"][0], "id": 100 + number, **change})
     content["annotations"].append({**content["annotations"][1], "bbox": [1, 1, 9, 9]})
+    content["annotations"][2].update(iscrowd=2, area=-1)
     content["images"][2]["width"] = 5
     content["images"] += [{"id": 5}, {**content["images"][1], "id": 10}]
     file.write_text(json.dumps(content))
     twice = content["annotations"][1]["id"]
     return {
         ("val.json", 99, "unknown class"), ("gone.png", 0, "missing image"), ("coco.json", 100, "unknown category"),
-        ("coco.json", 101, "not a number"), ("coco.json", 102, "annotation entry"), ("s002.png", 0, "size differs"),
+        ("coco.json", 101, "field count"), ("coco.json", 102, "annotation entry"), ("s002.png", 0, "size differs"),
         ("coco.json", 103, "label without image"), ("coco.json", twice, "duplicate annotation id"),
+        ("coco.json", content["annotations"][2]["id"], "flag"), ("coco.json", content["annotations"][2]["id"], "area"),
         ("coco.json", 0, "image entry"), ("coco.json", 0, "duplicate image id"),
         ("s000.png", 0, "duplicate image across splits"),
     }  # fmt: skip
@@ -160,12 +167,14 @@ def plant_voc(root: Path) -> set[Finding]:
     change("s003.xml", "<width>128", "<width>64")
     change("s004.xml", "<xmax>", "<xmax>x")
     change("s005.xml", "<name>", "<name>cat")
+    change("s005.xml", "<annotation>", "<annotation><part><object/></part>")
     (xml / "ghost.xml").write_text("<annotation/>")
     with (root / "ImageSets" / "Main" / "train.txt").open("a") as file:
         file.write("gone\n../../gone\n/nowhere/gone\n")
     return {
         ("s000.xml", 0, "unreadable label file"), ("s001.xml", 0, "no label file"), ("s002.xml", 0, "empty label file"),
-        ("s003.xml", 0, "size differs"), ("s004.xml", 1, "field count"), ("s005.xml", 1, "unknown class"),
+        ("s002.xml", 0, "no stated size"), ("s005.xml", 0, "misplaced object"),
+        ("s003.xml", 0, "size differs"), ("s004.xml", 1, "not a number"), ("s005.xml", 1, "unknown class"),
         ("ghost.xml", 0, "label without image"), ("gone.jpg", 0, "missing image"),
     }  # fmt: skip
 
@@ -176,6 +185,7 @@ def test_every_planted_fault_is_found_at_its_place(
     data, wanted = planted
     status, report, printed = check(cli, data)
     assert places(report) == wanted
+    assert "Corrupt JPEG data" in next(p["message"] for p in report["problems"] if p["kind"] == "damaged image")
     assert len(report["problems"]) + len(report["notes"]) == len(wanted), "each once"
     seen = {kind for _, _, kind in wanted}
     for name, plant in (("coco", plant_coco), ("voc", plant_voc)):
@@ -215,8 +225,15 @@ def test_training_leaves_out_the_same(cli: Cli, planted: tuple[Path, set[Finding
     assert found == wanted - {("data.yaml", 0, "unreadable role")}
     assert sum(len(split.samples) for split in splits) == report["images"]
     assert sum(split.boxes for split in splits) == report["boxes"]
+    lines = [line for line in said.err.splitlines() if line]
+    assert [line.split(":")[:2] for line in lines] == [["warning", " train"], ["warning", " val"]], "one line a role"
     for kind in {kind for _, _, kind in found}:
-        assert f"1 x {kind}: " in (said.out if KINDS[kind].note else said.err)
+        assert f"1 x {kind} ({KINDS[kind].action})" in said.err
+    kinds = [kind for name, _, kind in found if name not in ("s021.png", "s022.png")]
+    notes = sum(KINDS[kind].note for kind in kinds)
+    assert f"train: {len(kinds) - notes} problems: 1 x " in lines[0]
+    assert f"; {notes} notes: 1 x " in lines[0]
+    assert lines[0].endswith("; `yolite check` names each file, line and value")
     for split in splits:
         assert Pictures(split.samples, Preprocess((64, 64))).fill_cache() == [], "all of them can be decoded"
 
@@ -476,3 +493,15 @@ def test_the_batches_shown_are_those_of_the_settings(cli, tmp_path: Path, monkey
         file.write_bytes(b"nothing")
     status, _, err = cli("check", "--data", data, "--imgsz", 96, "--show", 1)
     assert (status, "no image of the role 'train' can be read" in err) == (2, True)
+
+
+def test_twenty_findings_of_a_kind_are_printed_or_all(cli: Cli, three_formats: dict[str, Path]) -> None:
+    data = three_formats["yolo"]
+    label = data.parent / "labels" / "train" / "s000.txt"
+    label.write_text("".join(f"0 0.5 0.5 0 0.{n}\n" for n in range(10, 35)) + "7 0.5 0.5 0.1 0.1\n")
+    for words, shown in (([], 20), (["--all"], 25)):
+        status, out, _ = cli("check", "--data", data, *words)
+        places = [line.split(": ")[0].strip() for line in out.splitlines() if line.startswith(f"  {label}:")]
+        assert status == 1
+        assert places == [f"{label}:{n}" for n in range(1, shown + 1)] + [f"{label}:26"]
+        assert ("  ... and 5 more: --all or --json FILE" in out.splitlines()) == (shown == 20)

@@ -22,6 +22,7 @@ from tests.test_readers import load
 from yolite.data.convert import Format, make_parts, write_dataset
 from yolite.data.dataset import Split
 from yolite.data.images import write_image
+from yolite.data.readers import coco
 from yolite.structures import Sample
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -399,3 +400,14 @@ def test_an_interrupted_conversion_leaves_nothing(
 def test_scenes_are_of_both_classes() -> None:
     # else the class order would not be tested above
     assert {label for number in range(6) for label, _ in scene(number)[1]} == {0, 1}
+
+
+def test_a_json_is_parsed_for_its_classes_and_its_boxes(
+    cli: Cli, flagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once more for what is not carried over."""
+    read: list[Path] = []
+    monkeypatch.setattr(coco.files, "read_json", lambda path: read.append(path) or json.loads(path.read_bytes()))
+    status, out, err = cli("convert", "--data", flagged, "--to", "yolo", "--out", tmp_path / "copy")
+    assert (status, "segmentation x 1" in out) == (0, True), err
+    assert [path.name for path in read] == ["coco.json"] * 2

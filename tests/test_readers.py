@@ -72,10 +72,18 @@ def test_voc_lists_difficult_and_numbers_as_written(three_formats: dict[str, Pat
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        ({"bbox": [1, 2, 3]}, "not a number"),
-        ({"bbox": None}, "not a number"),
+        ({"bbox": [1, 2, 3]}, "field count"),
+        ({"bbox": None}, "field count"),
+        ({"bbox": "1234"}, "field count"),
         ({"bbox": ["x", 1, 2, 3]}, "not a number"),
-        ({"area": "big"}, "not a number"),
+        ({"bbox": ["1", 1, 2, 3]}, "not a number"),
+        ({"bbox": [True, 1, 2, 3]}, "not a number"),
+        ({"bbox": [10**400, 1, 2, 3]}, "not finite"),
+        ({"category_id": True}, "unknown category"),
+        ({"category_id": 3.5}, "unknown category"),
+        ({"category_id": "3"}, "unknown category"),
+        ({"image_id": True}, "annotation entry"),
+        ({"image_id": 10.5}, "annotation entry"),
         ({"category_id": [7]}, "unknown category"),
         ({"category_id": 99}, "unknown category"),
         ({"image_id": [1]}, "annotation entry"),
@@ -92,7 +100,100 @@ def test_a_bad_annotation_costs_a_box_not_the_image(three_formats: dict[str, Pat
     split = load(three_formats["coco"])
     assert len(split.samples) == 6
     assert split.boxes == len(content["annotations"]) - 1
-    assert [p.kind for p in split.problems] == [kind]
+    (problem,) = split.problems
+    (value,) = {key: v for key, v in change.items() if key != "id"}.values()
+    assert (problem.kind, problem.file) == (kind, file)
+    assert problem.line == 1 or "(annotation id 'x')" in problem.message
+    assert repr(value)[:50] in problem.message or kind in ("not finite", "zero size")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [({"iscrowd": value}, "flag") for value in (2, -1, 0.5, "yes", [1], float("nan"))]
+    + [({"ignore": "no"}, "flag")]
+    + [({"area": value}, "area") for value in (-5, float("nan"), 1e30, 96 * 128 + 1, "77", True, [1])],
+)
+def test_an_odd_value_beside_the_box_leaves_the_box(three_formats: dict[str, Path], change: dict, kind: str) -> None:
+    file = three_formats["coco"].parent / "coco.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0].update(change)
+    file.write_text(json.dumps(content))
+    split = load(three_formats["coco"])
+    (problem,) = split.problems
+    assert (problem.kind, problem.file, problem.line) == (kind, file, 1)
+    assert repr(next(iter(change.values()))) in problem.message
+    sample = split.samples[0]
+    torch.testing.assert_close(sample.area[0], (sample.boxes[0, 2:] - sample.boxes[0, :2]).prod())
+    assert not sample.ignore.any()
+    assert split.boxes == len(content["annotations"])
+
+
+@pytest.mark.parametrize("ident", [0, -3, 7, "a", "7"])
+def test_an_annotation_id_that_stands_twice(three_formats: dict[str, Path], ident: int | str) -> None:
+    file = three_formats["coco"].parent / "coco.json"
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        annotation["id"] += 100
+    content["annotations"][2]["id"] = 7 if ident == "7" else "7"  # another id than the one or the other
+    for annotation in content["annotations"][:2]:
+        annotation["id"] = ident
+    file.write_text(json.dumps(content))
+    (problem,) = load(three_formats["coco"]).problems
+    assert (problem.kind, problem.line) == ("duplicate annotation id", 7 if ident == 7 else 0)
+    assert repr(ident) in problem.message
+
+
+@pytest.mark.parametrize("ident", [1.5, True, "3", None, float("nan"), float("inf"), [3]])
+def test_a_category_without_a_whole_number(three_formats: dict[str, Path], ident: object) -> None:
+    file = three_formats["coco"].parent / "coco.json"
+    content = json.loads(file.read_text())
+    content["categories"][0]["id"] = ident
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"every category needs a whole-number id and a name, not \{'id': "):
+        load(three_formats["coco"])
+
+
+def test_an_image_that_is_true_and_sizes_that_are_not_stated(three_formats: dict[str, Path]) -> None:
+    file = three_formats["coco"].parent / "coco.json"
+    content = json.loads(file.read_text())
+    content["images"][1]["width"], content["images"][2]["height"] = None, 0
+    content["images"].append({**content["images"][3], "id": True})
+    file.write_text(json.dumps(content))
+    split = load(three_formats["coco"])
+    assert [(p.kind, p.file.name) for p in split.problems] == [
+        ("no stated size", "s001.png"), ("no stated size", "s002.png"), ("image entry", "coco.json"),
+    ]  # fmt: skip
+    assert [sample.size for sample in split.samples] == [(96, 128)] * 6
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "kind", "words", "boxes"),
+    [
+        ("<xmax>", "<xmax>x", 1, "not a number", "x", -1),
+        ("<xmax>", "<xmax> </xmax><xmax>", 1, "field count", "bndbox", -1),
+        ("bndbox>", "box>", 1, "field count", "nothing, nothing, nothing, nothing", -1),
+        ("<bndbox>", "<difficult>maybe</difficult><bndbox>", 1, "flag", "'maybe'", 0),
+        ("<width>128", "<width>0", 0, "no stated size", "0x96", 0),
+        ("size>", "measure>", 0, "no stated size", "nothingxnothing", 0),
+        ("<annotation>", '<annotation xmlns="urn:x">', 0, "misplaced object", "<{urn:x}object>", None),
+        ("<annotation>", "<annotation><annotation>", 0, "misplaced object", "somewhere in <annotation>", None),
+    ],
+)
+def test_what_is_odd_in_an_annotation(
+    three_formats: dict[str, Path], old: str, new: str, line: int, kind: str, words: str, boxes: int | None
+) -> None:
+    """What it costs: one box, none, or all of the file's (None)."""
+    root = three_formats["voc"]
+    (root / "classes.txt").write_text("block\ndisc\n")
+    before, xml = load(root), root / "Annotations" / "s000.xml"
+    text = xml.read_text().replace(old, new, 2 if old in ("bndbox>", "size>") else 1)
+    xml.write_text(text.replace("</annotation>", "</annotation></annotation>") if "<annotation><a" in text else text)
+    split = load(root)
+    found = [p for p in split.problems if not (boxes is None and p.kind == "no stated size")]
+    assert [(p.kind, p.file, p.line) for p in found] == [(kind, xml, line)]
+    assert words in found[0].message
+    left = 0 if boxes is None else len(before.samples[0].boxes) + boxes
+    assert len(split.samples[0].boxes) == left
 
 
 @pytest.mark.parametrize(

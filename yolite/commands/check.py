@@ -26,14 +26,19 @@ from yolite.paths import free_run_folder
 from yolite.training.batch import USUAL
 from yolite.training.decide import decide_class_weights, decide_hflip, decide_image_weights
 
-EXAMPLES = 3
-"""So many findings of a kind are printed; all of them are in the JSON."""
+MOST = 20
+"""So many findings of a kind are printed, unless all are asked for; all of them are in the JSON."""
 CLASSES = 40
 """So many classes are printed; all of them are in the JSON."""
 
 
 def check_data(
-    options: Mapping[str, Any], words: Sequence[str], json: Path | None, plot: Path | None, show: int | None
+    options: Mapping[str, Any],
+    words: Sequence[str],
+    json: Path | None,
+    plot: Path | None,
+    show: int | None,
+    every: bool,
 ) -> int:
     """Read all roles of a data set, say what is wrong with it and how it is made up; change nothing.
 
@@ -56,7 +61,7 @@ def check_data(
     found = list(dict.fromkeys([*unread, *(problem for split in splits for problem in split.problems)]))
     problems, notes = [p for p in found if not p.note], [p for p in found if p.note]
     for title, some in (("problems", problems), ("notes", notes)):
-        _print_findings(title, some, console)
+        _print_findings(title, some, len(some) if every else MOST, console)
     for name in [name for name, count in Counter(dataset.names).items() if count > 1]:
         console.warn(
             f"several classes are called {name!r}: only here their numbers tell them apart; rename all but one"
@@ -149,8 +154,8 @@ def _report(
     }
 
 
-def _print_findings(title: str, found: Sequence[Problem], console: Console) -> None:
-    """Print a table of the kinds, then some findings of each."""
+def _print_findings(title: str, found: Sequence[Problem], most: int, console: Console) -> None:
+    """Print a table of the kinds, then the findings of each, at most so many."""
     if not found:
         console.say(f"{title}: none")
         return
@@ -158,12 +163,12 @@ def _print_findings(title: str, found: Sequence[Problem], console: Console) -> N
     console.table(f"{title}: {len(found)}", ["kind", "count", "what training does"],
                   [[kind, str(count), action] for (kind, action), count in counts])  # fmt: skip
     for (kind, action), count in counts:
-        some = [p for p in found if (p.kind, p.action) == (kind, action)][:EXAMPLES]
+        some = [p for p in found if (p.kind, p.action) == (kind, action)][:most]
         console.say(f"{kind}:")
         for problem in some:
             console.say(f"  {problem.place}: {problem.message}")
         if count > len(some):
-            console.say(f"  ... and {count - len(some)} more (all of them with --json FILE)")
+            console.say(f"  ... and {count - len(some)} more: --all or --json FILE")
 
 
 def _anchors(splits: Sequence[Split], table: BoxTable, config: Config) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ class Split:
         problems: Everything that was found wrong on the way.
         where: What was read, for people.
         mirror_safe: Whether an object's mirror image is an object of the same class.
+        unread: What the files hold besides boxes, by key, and how often.
     """
 
     role: str
@@ -45,6 +46,7 @@ class Split:
     problems: list[Problem]
     where: str
     mirror_safe: bool = True
+    unread: Counter[str] = field(default_factory=Counter)
 
     @property
     def boxes(self) -> int:
@@ -123,17 +125,18 @@ class DataSet:
                 f"with data.{role}=NAME"
             )
         problems: list[Problem] = []
+        unread: Counter[str] = Counter()
         ids = list(range(1, len(self.names) + 1))
         if self.kind == "voc":
-            samples = voc.read_voc(self.root, str(entry), self.names, problems)
+            samples = voc.read_voc(self.root, str(entry), self.names, problems, unread)
         elif self.kind == "coco":
             file, images = _coco_entry(self.root, entry, need_images)
-            samples, ids = coco.read_coco(file, images, self.names, problems, need_sizes)
+            samples, ids = coco.read_coco(file, images, self.names, problems, unread, need_sizes)
         else:
             others = [path for other in self.entries if other != role for path in self._paths(other)]
             samples = yolo.read_yolo(self._paths(role), len(self.names), problems, others)
         return Split(role, samples, self.names, ids, problems,
-                     f"{self.where} [{_shown(entry)}]", self.mirror_safe)  # fmt: skip
+                     f"{self.where} [{_shown(entry)}]", self.mirror_safe, unread)  # fmt: skip
 
     @property
     def searched(self) -> list[Path]:
@@ -144,14 +147,6 @@ class DataSet:
         """Return the folders and lists of a role of a YOLO set."""
         entry = self.entries[role]
         return [self.root / str(e) for e in (entry if isinstance(entry, list) else [entry])]
-
-    def unread_keys(self, split: Split) -> Counter[str]:
-        """Count what the files of a role, read as ``split``, hold besides boxes, by key."""
-        if self.kind == "voc":
-            return voc.unread_keys(self.root / "Annotations" / f"{sample.id}.xml" for sample in split.samples)
-        if self.kind == "coco":
-            return coco.unread_keys(_coco_entry(self.root, self.entries[split.role], False)[0])
-        return Counter()
 
 
 def _shown(entry: Any) -> str:

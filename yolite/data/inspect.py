@@ -22,6 +22,7 @@ from pathlib import Path
 
 import cv2
 import PIL
+import simplejpeg
 
 from yolite.data.dataset import Split
 from yolite.data.duplicates import find_duplicates
@@ -30,7 +31,7 @@ from yolite.errors import UserError
 from yolite.files import clear_leftovers, write_atomically
 from yolite.paths import cache_folder
 
-_MADE_BY = [1, cv2.__version__, PIL.__version__]
+_MADE_BY = [2, cv2.__version__, PIL.__version__, simplejpeg.__version__]
 """Findings of another form or of other decoders are not used."""
 KEPT_DAYS = 30
 """So long what was found of a data set is kept without being used."""
