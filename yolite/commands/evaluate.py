@@ -97,7 +97,7 @@ def _detect(
     bad = [line for part in processes.gather(bad) for line in part]
     if bad:
         console.warn(f"{len(bad)} images could not be read and count as not detected on (first: {bad[0]})")
-    seconds = {**inference.seconds, "decode": reading.get("decode", 0.0)}
+    seconds = {"decode": reading.get("decode", 0.0), **inference.seconds}
     seconds["preprocess"] += reading.get("preprocess", 0.0)
     return result, detections, dict(zip(seconds, processes.sum(list(seconds.values())), strict=True))
 
