@@ -63,6 +63,14 @@ def test_numbers_that_are_far_apart(values: dict[str, float], words: str) -> Non
     assert line.startswith(words)
 
 
+def test_loose_boxes_are_spoken_of_once() -> None:
+    truth = [sample([A, B], [0, 0])]
+    answer = found([[10.0, 10, 60, 30], [100.0, 10, 150, 40]], [0.9, 0.8], [0, 0])  # IoU 0.4 and 0.6
+    lines = advice(judged(truth, [answer], ["a"]))
+    assert len([line for line in lines if "labels that fit tightly" in line]) == 1
+    assert any(line.startswith("Loc mistakes cost most") for line in lines)
+
+
 def test_no_object_of_a_size_says_nothing() -> None:
     assert advice(numbers(good(), AP50=0.9, AP75=0.8, APs=-1.0, APm=0.9, APl=0.9)) == []
 

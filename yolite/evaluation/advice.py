@@ -43,13 +43,14 @@ def advice(found: Analysis) -> list[str]:
     kind = max(gains, key=lambda name: gains[name])
     if gains[kind] >= WORTH:
         out.append(f"{kind} mistakes cost most, {gains[kind]:.3f} AP50: {REMEDIES[kind]}.")
-    return [*out, *_sizes(found.result.numbers), *_classes(found), *_scores(found)]
+    sizes = _sizes(found.result.numbers, said=kind == "Loc" and gains[kind] >= WORTH)
+    return [*out, *sizes, *_classes(found), *_scores(found)]
 
 
-def _sizes(numbers: Mapping[str, float]) -> list[str]:
-    """Return what AP75 and the AP of small objects say."""
+def _sizes(numbers: Mapping[str, float], said: bool) -> list[str]:
+    """Return what AP75 (unless it was said already that boxes are loose) and the AP of small objects say."""
     out = []
-    if 0 <= numbers["AP75"] < LOOSE * numbers["AP50"]:
+    if not said and 0 <= numbers["AP75"] < LOOSE * numbers["AP50"]:
         out.append(f"The boxes are loose (AP75 {numbers['AP75']:.3f}, AP50 {numbers['AP50']:.3f}): {REMEDIES['Loc']}.")
     larger = max(numbers["APm"], numbers["APl"])
     if 0 <= numbers["APs"] < SMALL * larger:
