@@ -75,12 +75,14 @@ def test_no_object_of_a_size_says_nothing() -> None:
     assert advice(numbers(good(), AP50=0.9, AP75=0.8, APs=-1.0, APm=0.9, APl=0.9)) == []
 
 
-def test_a_weak_class_and_a_threshold_of_its_own() -> None:
-    samples = [sample([A, B, C], [0, 0, 1])]
+@pytest.mark.parametrize("objects", [10, 9])
+def test_a_weak_class_and_a_threshold_of_its_own(objects: int) -> None:
+    samples = [sample([A, B, C], [0, 0, 1])] * objects
     boxes = found([A, B, NOWHERE, [300.0, 10, 340, 60], C], [0.9, 0.9, 0.4, 0.35, 0.3], [0, 0, 1, 1, 1])
-    lines = advice(judged(samples, [boxes], ["a", "b"]))
-    assert any(line.startswith("b is the weakest class (AP 0.333, 1 objects)") for line in lines)
-    assert any(line.startswith("b: the best threshold of the class is far") for line in lines)
+    lines = advice(judged([replace(s, id=i) for i, s in enumerate(samples)], [boxes] * objects, ["a", "b"]))
+    weak = [line for line in lines if line.startswith("b is the weakest class (AP 0.333, 10 objects)")]
+    apart = [line for line in lines if line.startswith("b: the best threshold of the class is far")]
+    assert len(weak) == len(apart) == (objects == 10)  # of nine objects nothing is said
 
 
 def test_scores_that_are_no_chances() -> None:

@@ -349,8 +349,14 @@ def test_an_imported_model_is_an_ordinary_checkpoint(
         assert all(torch.equal(a, b) for a, b in pairs)
 
     assert cli("detect", "--weights", w, image, "--conf", "0.01", "--out", tmp_path / "pictures")[0] == 0
-    status, _, err = cli("evaluate", "--weights", w, "--data", shapes, "--json", tmp_path / "e.json")
+    report = tmp_path / "e.html"
+    status, out, err = cli(
+        "evaluate", "--weights", w, "--data", shapes, "--json", tmp_path / "e.json", "--report", report
+    )
     assert status == 0, err
+    assert "no epoch" not in out
+    assert "the weights hold no training" in report.read_text()
+    assert "<h2>The training</h2>" not in report.read_text()
     assert json.loads((tmp_path / "e.json").read_text())["images"] == 6
     for what in ((image / "s016.png",), ("--batch",)):
         status, _, err = cli("explain", "--weights", w, *what, "--data", shapes, "--out", tmp_path / "explained")

@@ -69,7 +69,7 @@ def evaluate_weights(
     if report:
         content = load_checkpoint(find_weights(weights))
         history = history_of(Path(weights), content)
-        if not history:
+        if not history and "training" in content:
             console.say("no epoch of this run is finished: the report has no curves of the training")
         story = tell_run(f"{weights} on {split}", content, history, [data], config, plain["seconds"])
         say_report(report, write_report(report, story, found, data.samples), console)

@@ -20,6 +20,8 @@ LOOSE = 0.6
 """AP75 below this share of AP50: the boxes are loose."""
 SMALL = 0.5
 """APs below this share of the AP of larger objects: small ones are the problem."""
+ENOUGH = 10
+"""Of a class with fewer objects nothing is said: its numbers are chance."""
 WEAK, RARE = 0.6, 0.1
 """A class whose AP is below this share of the mean is weak; with fewer objects than this share of the most, rare."""
 APART = 0.2
@@ -61,7 +63,8 @@ def _sizes(numbers: Mapping[str, float], said: bool) -> list[str]:
 
 def _classes(found: Analysis) -> list[str]:
     """Return what the weakest class, and classes with a threshold of their own, say."""
-    classes = [(c, p) for c, p in zip(found.result.per_class, found.class_deploy, strict=True) if c.AP >= 0]
+    classes = [(c, p) for c, p in zip(found.result.per_class, found.class_deploy, strict=True)
+               if c.AP >= 0 and c.objects >= ENOUGH]  # fmt: skip
     out = []
     if len(classes) > 1:
         weak, mean = min((c for c, _ in classes), key=lambda c: c.AP), found.result.numbers["AP"]

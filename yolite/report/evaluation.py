@@ -47,7 +47,7 @@ class Story:
         facts: What was trained on what, and how it was judged: (name, value).
         settings: Settings that differ from the defaults: (key, value).
         history: One row of metrics an epoch; empty where nothing was trained, or no epoch is finished.
-        trained: Whether this is a network of ours (else: a results file).
+        trained: Whether the weights hold their training (not: a results file, an imported network).
         seconds: An image, by stage; None where nothing was run.
         anchors: The anchors against the boxes of the first split; None where there are none.
         levels: So many levels share them.
