@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from yolite.config import load_config, make_config
 from yolite.console import Console
 from yolite.data import inspect
 from yolite.data.duplicates import _candidates
+from yolite.data.images import write_image
 from yolite.data.inspect import Store, _looks
 from yolite.data.loader import Pictures
 from yolite.data.look import look_at
@@ -51,6 +54,7 @@ def check(cli: Cli, data: Path, *words: str | Path) -> tuple[int, dict, str]:
     out = data.parent / "check.json"
     status, printed, err = cli("check", "--data", data, "--json", out, *words)
     assert "Traceback" not in err
+    assert "JPEG" not in err
     return status, json.loads(out.read_text()), printed
 
 
@@ -83,11 +87,15 @@ def plant_pictures(train: Path, val: Path) -> set[Finding]:
     half("s010.png").save(train / "s011.png")
     shutil.copy(train / "s012.png", val / "s021.png")
     half("s013.png").save(val / "s022.png")
+    change("s014", lambda p: p.copy(), format="JPEG", quality=95)
+    jpeg = (train / "s014.png").read_bytes()
+    (train / "s014.png").unlink()
+    (train / "s014.jpg").write_bytes(jpeg[: len(jpeg) // 2] + jpeg[len(jpeg) // 2 + 40 :])
     kinds = ["unreadable image", "truncated image", "extension", "grayscale", "alpha", "CMYK", "16-bit",
              "EXIF orientation"]  # fmt: skip
     found = {(f"s{n:03d}.{'jpg' if n == 5 else 'png'}", 0, kind) for n, kind in enumerate(kinds)}
     return found | {
-        ("s009.png", 0, "duplicate image"), ("s011.png", 0, "similar image"),
+        ("s014.jpg", 0, "damaged image"), ("s009.png", 0, "duplicate image"), ("s011.png", 0, "similar image"),
         ("s021.png", 0, "duplicate image across splits"), ("s022.png", 0, "similar image across splits"),
     }  # fmt: skip
 
@@ -105,10 +113,16 @@ def planted(tmp_path: Path) -> tuple[Path, set[Finding]]:
     (labels / "s017.txt").write_text("\n")
     (labels / "s018.txt").write_bytes("größe".encode("latin-1"))
     (labels / "ghost.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    images = root / "images" / "train"
+    with PillowImage.open(images / "s019.png") as picture:
+        picture.rotate(90).save(images / "s019.bmp")
+    (images / "link").symlink_to(root)
+    (images / "film.gif").touch()
     data.write_text(data.read_text() + "test: images/nowhere\n")
     return data, found | {
         ("s016.txt", 0, "no label file"), ("s017.txt", 0, "empty label file"), ("ghost.txt", 0, "label without image"),
         ("s018.txt", 0, "unreadable label file"), ("data.yaml", 0, "unreadable role"),
+        ("s019.txt", 0, "shared label file"), ("link", 0, "linked folder"), ("train", 0, "file not read"),
     }  # fmt: skip
 
 
@@ -124,14 +138,16 @@ def plant_coco(data: Path) -> set[Finding]:
     for number, change in enumerate([{"category_id": 12}, {"bbox": [1, 2]}, {"image_id": [3]}, {"image_id": 77}]):
         content["annotations"].append({**content["annotations"][0], "id": 100 + number, **change})
     content["annotations"].append({**content["annotations"][1], "bbox": [1, 1, 9, 9]})
+    content["annotations"][2].update(iscrowd=2, area=-1)
     content["images"][2]["width"] = 5
     content["images"] += [{"id": 5}, {**content["images"][1], "id": 10}]
     file.write_text(json.dumps(content))
     twice = content["annotations"][1]["id"]
     return {
         ("val.json", 99, "unknown class"), ("gone.png", 0, "missing image"), ("coco.json", 100, "unknown category"),
-        ("coco.json", 101, "not a number"), ("coco.json", 102, "annotation entry"), ("s002.png", 0, "size differs"),
+        ("coco.json", 101, "field count"), ("coco.json", 102, "annotation entry"), ("s002.png", 0, "size differs"),
         ("coco.json", 103, "label without image"), ("coco.json", twice, "duplicate annotation id"),
+        ("coco.json", content["annotations"][2]["id"], "flag"), ("coco.json", content["annotations"][2]["id"], "area"),
         ("coco.json", 0, "image entry"), ("coco.json", 0, "duplicate image id"),
         ("s000.png", 0, "duplicate image across splits"),
     }  # fmt: skip
@@ -151,12 +167,14 @@ def plant_voc(root: Path) -> set[Finding]:
     change("s003.xml", "<width>128", "<width>64")
     change("s004.xml", "<xmax>", "<xmax>x")
     change("s005.xml", "<name>", "<name>cat")
+    change("s005.xml", "<annotation>", "<annotation><part><object/></part>")
     (xml / "ghost.xml").write_text("<annotation/>")
     with (root / "ImageSets" / "Main" / "train.txt").open("a") as file:
         file.write("gone\n../../gone\n/nowhere/gone\n")
     return {
         ("s000.xml", 0, "unreadable label file"), ("s001.xml", 0, "no label file"), ("s002.xml", 0, "empty label file"),
-        ("s003.xml", 0, "size differs"), ("s004.xml", 1, "field count"), ("s005.xml", 1, "unknown class"),
+        ("s002.xml", 0, "no stated size"), ("s005.xml", 0, "misplaced object"),
+        ("s003.xml", 0, "size differs"), ("s004.xml", 1, "not a number"), ("s005.xml", 1, "unknown class"),
         ("ghost.xml", 0, "label without image"), ("gone.jpg", 0, "missing image"),
     }  # fmt: skip
 
@@ -167,6 +185,7 @@ def test_every_planted_fault_is_found_at_its_place(
     data, wanted = planted
     status, report, printed = check(cli, data)
     assert places(report) == wanted
+    assert "Corrupt JPEG data" in next(p["message"] for p in report["problems"] if p["kind"] == "damaged image")
     assert len(report["problems"]) + len(report["notes"]) == len(wanted), "each once"
     seen = {kind for _, _, kind in wanted}
     for name, plant in (("coco", plant_coco), ("voc", plant_voc)):
@@ -190,7 +209,7 @@ def test_the_json_says_all_of_it(cli: Cli, planted: tuple[Path, set[Finding]]) -
             assert problem["action"] == KINDS[problem["kind"]].action
             assert KINDS[problem["kind"]].note == (part == "notes")
         assert sum(report[counts].values()) == len(report[part])
-    assert report["images"] == 22
+    assert report["images"] == 23
     assert report["images"] == sum(row["images"] for row in report["health"]["splits"].values())
     assert report["boxes"] == sum(sum(row.values()) for row in report["health"]["classes"].values())
     assert report["health"]["splits"]["train"]["background"] == 3
@@ -206,8 +225,15 @@ def test_training_leaves_out_the_same(cli: Cli, planted: tuple[Path, set[Finding
     assert found == wanted - {("data.yaml", 0, "unreadable role")}
     assert sum(len(split.samples) for split in splits) == report["images"]
     assert sum(split.boxes for split in splits) == report["boxes"]
+    lines = [line for line in said.err.splitlines() if line]
+    assert [line.split(":")[:2] for line in lines] == [["warning", " train"], ["warning", " val"]], "one line a role"
     for kind in {kind for _, _, kind in found}:
-        assert f"1 x {kind}: " in (said.out if KINDS[kind].note else said.err)
+        assert f"1 x {kind} ({KINDS[kind].action})" in said.err
+    kinds = [kind for name, _, kind in found if name not in ("s021.png", "s022.png")]
+    notes = sum(KINDS[kind].note for kind in kinds)
+    assert f"train: {len(kinds) - notes} problems: 1 x " in lines[0]
+    assert f"; {notes} notes: 1 x " in lines[0]
+    assert lines[0].endswith("; `yolite check` names each file, line and value")
     for split in splits:
         assert Pictures(split.samples, Preprocess((64, 64))).fill_cache() == [], "all of them can be decoded"
 
@@ -258,6 +284,27 @@ def test_options_of_the_command(cli: Cli, shapes: Path, tmp_path: Path) -> None:
         assert (status, err.count("\n"), err[:7]) == (2, 1, "error: ")
 
 
+def test_classes_of_one_name_are_told_apart(cli: Cli, three_formats: dict[str, Path], tmp_path: Path) -> None:
+    data = three_formats["yolo"]
+    _, report, _ = check(cli, data)
+    data.write_text(data.read_text().replace("'block', 'disc'", "'thing', 'thing'"))
+    _, printed, err = cli("check", "--data", data, "--json", tmp_path / "twice.json")
+    twice = json.loads((tmp_path / "twice.json").read_text())
+    assert list(twice["health"]["classes"]) == ["thing (class 0)", "thing (class 1)"]
+    assert list(twice["health"]["classes"].values()) == list(report["health"]["classes"].values())
+    assert err.startswith("warning: several classes are called 'thing': ")
+    assert "thing (class 1)" in printed
+
+
+@pytest.mark.filterwarnings("error")
+def test_tiny_boxes_are_drawn_without_a_warning(cli: Cli, three_formats: dict[str, Path], tmp_path: Path) -> None:
+    """One that float32 holds in the image, but no more beside the padding of 40 px; and one that it does not hold."""
+    (three_formats["yolo"].parent / "labels" / "train" / "s000.txt").write_text("0 1e-9 1e-9 1e-9 1e-9\n")
+    (three_formats["yolo"].parent / "labels" / "train" / "s001.txt").write_text("0 0.5 0.5 1e-9 1e-9\n")
+    _, report, _ = check(cli, three_formats["yolo"], "--plot", tmp_path / "p.png")
+    assert places(report) == {("s001.txt", 1, "zero size")}
+
+
 # ---------------------------------------------------------------- what is kept between calls
 
 
@@ -275,9 +322,9 @@ def test_nothing_is_written_beside_the_data(cli: Cli, planted: tuple[Path, set[F
 
 def test_what_was_found_is_known_the_next_time(cli: Cli, planted: tuple[Path, set[Finding]]) -> None:
     _, first, said = check(cli, planted[0])
-    assert "23 images looked into, 21 of them for the first time" in said
+    assert "24 images looked into, 22 of them for the first time" in said
     _, second, said = check(cli, planted[0])
-    assert "23 images looked into, 0 of them for the first time" in said
+    assert "24 images looked into, 0 of them for the first time" in said
     assert first == second
 
 
@@ -292,8 +339,8 @@ def test_an_edit_is_never_served_stale(cli: Cli, three_formats: dict[str, Path])
     pixels = bytearray(image.read_bytes())
     pixels[len(pixels) // 2] ^= 1
     image.write_bytes(pixels)
-    for path, time in times.items():  # size and time are as they were
-        os.utime(path, ns=time)
+    for path, stamps in times.items():  # size and time are as they were
+        os.utime(path, ns=stamps)
     _, report, _ = check(cli, data)
     assert places(report) == {("s000.txt", 1, "outside"), ("s001.png", 0, "unreadable image")}
     data.write_text(data.read_text().replace("'block', 'disc'", "'block'"))
@@ -310,6 +357,30 @@ def test_a_damaged_store_is_made_anew(three_formats: dict[str, Path], damage: by
     assert inspect.inspect(paths, store) == (looks, line)
     assert "0 of them for the first time" in inspect.inspect(paths, store)[1]
     assert [p.name for p in store.path.parent.iterdir() if p.suffix != ".json"] == []
+
+
+def test_the_store_does_not_grow_for_ever(three_formats: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(inspect, "KEPT_UNUSED", 2)
+    paths = sorted((three_formats["yolo"].parent / "images" / "train").iterdir())
+    store, month_old, new = Store("mine"), Store("old").path, Store("new").path
+    for number in (6, 2, 2):  # the third finds nothing new, but is a use
+        looks, _ = inspect.inspect(paths[:number], store)
+        os.utime(store.path, (0, 0))
+    assert list(store.load().values()) == looks + inspect.inspect(paths[2:], store)[0]
+    assert time.time() - store.path.stat().st_mtime < 60
+    for path, days in ((month_old, 31), (new, 29)):
+        path.write_text("{}")
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    leftovers = [store.path.with_suffix(f".{pid}.tmp") for pid in (dead.pid, os.getppid())]
+    for path in leftovers:
+        path.write_text("")
+    write_image(tmp_path / "other.png", np.full((9, 9, 3), 7, np.uint8))
+    looks, _ = inspect.inspect([tmp_path / "other.png"], store)
+    assert len(store.load()) == 3, "the new one and two of six"
+    assert sorted(store.path.parent.iterdir()) == sorted([store.path, new, leftovers[1]])
 
 
 def test_without_a_cache_folder(cli: Cli, planted: tuple[Path, set[Finding]], monkeypatch, tmp_path: Path) -> None:
@@ -402,3 +473,35 @@ def test_augmented_batches_as_pictures(cli, shapes: Path, tmp_path: Path, monkey
     assert status == 0, err
     assert "3 augmented batches of 4 images in runs/check-1" in out
     assert sorted(p.name for p in (tmp_path / "runs" / "check-1").iterdir()) == [f"batch-00{n}.png" for n in (1, 2, 3)]
+
+
+def test_the_batches_shown_are_those_of_the_settings(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of eight pictures have no box: with data.background=0 only the others are there to be shown."""
+    monkeypatch.chdir(tmp_path)
+    data = write_yolo(tmp_path / "set", {"train": 8, "val": 2})
+    for number in range(4):
+        (data.parent / "labels" / "train" / f"s{number:03d}.txt").write_text("")
+    words = ["data.background=0", "data.balance=classes", "loss.class_weights=auto"]
+    status, out, err = cli("check", "--data", data, "--imgsz", 96, "--show", 1, "augment.mosaic=0", *words)
+    assert status == 0, err
+    assert "data.balance=classes, data.background=0: an epoch shows 4 pictures instead of 8; boxes of a class" in out
+    assert "loss.class_weights (auto: one over the boxes): boxes of a class an epoch x weight: " in out
+    assert "1 augmented batches of 4 images" in out
+    status, _, err = cli("check", "--data", data, "--imgsz", 96, "--show", 1, "loss.class_weights=[1, 2, 3]")
+    assert (status, "has 3 numbers for 2 classes" in err) == (2, True)
+    for file in (data.parent / "images" / "train").iterdir():
+        file.write_bytes(b"nothing")
+    status, _, err = cli("check", "--data", data, "--imgsz", 96, "--show", 1)
+    assert (status, "no image of the role 'train' can be read" in err) == (2, True)
+
+
+def test_twenty_findings_of_a_kind_are_printed_or_all(cli: Cli, three_formats: dict[str, Path]) -> None:
+    data = three_formats["yolo"]
+    label = data.parent / "labels" / "train" / "s000.txt"
+    label.write_text("".join(f"0 0.5 0.5 0 0.{n}\n" for n in range(10, 35)) + "7 0.5 0.5 0.1 0.1\n")
+    for words, shown in (([], 20), (["--all"], 25)):
+        status, out, _ = cli("check", "--data", data, *words)
+        places = [line.split(": ")[0].strip() for line in out.splitlines() if line.startswith(f"  {label}:")]
+        assert status == 1
+        assert places == [f"{label}:{n}" for n in range(1, shown + 1)] + [f"{label}:26"]
+        assert ("  ... and 5 more: --all or --json FILE" in out.splitlines()) == (shown == 20)

@@ -11,6 +11,9 @@ from yolite.errors import UserError
     [
         (["epohcs=3"], "unknown setting 'epohcs' (did you mean 'train.epochs'?)"),
         (["train.epohcs=3"], "unknown setting 'train.epohcs' (did you mean 'train.epochs'?)"),
+        (["augmnt.hflip=0"], "unknown setting 'augmnt.hflip' (did you mean 'augment.hflip'?)"),
+        (["loss.asign.ratio=3"], "unknown setting 'loss.asign.ratio' (did you mean 'loss.assign.ratio'?)"),
+        (["augmnt=0"], "unknown setting 'augmnt' (did you mean 'augment'?)"),
         (["train.lr=fast"], "train.lr: 'fast' is not a number"),
         (["train.epochs=many"], "train.epochs: 'many' is not a whole number"),
         (["train.epochs=1.5"], "train.epochs: 1.5 is not a whole number"),

@@ -1,3 +1,5 @@
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +101,15 @@ def test_a_new_recipe_is_made_again_and_an_old_one_is_kept(tmp_path: Path, monke
     monkeypatch.setattr(digits, "RECIPE", 99)
     assert digits.ensure_digits(tmp_path) != first
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_what_a_killed_making_left_is_cleared_away(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(digits, "SCENES", {"train": 2, "val": 1})
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    gone, alive = (tmp_path / f".digits-r1-s3.{pid}" for pid in (dead.pid, os.getppid()))
+    mine = [tmp_path / name for name in (".digits-notes", ".digits-notes.txt", f"digits-mine.{dead.pid}")]
+    for folder in (gone, alive, *mine):
+        (folder / "images").mkdir(parents=True)
+    made = digits.ensure_digits(tmp_path).parent
+    assert sorted(tmp_path.iterdir()) == sorted([made, alive, *mine])

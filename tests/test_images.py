@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
-from yolite.data.images import ImageError, image_size, read_image, write_image
+from yolite.data.images import ImageError, decode, image_size, read_image, write_image
 
 
 def picture() -> np.ndarray:
@@ -75,7 +75,7 @@ def test_unreadable_files_say_why(tmp_path: Path, content: bytes) -> None:
         image_size(path)
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
 @pytest.mark.parametrize("cut", [2, 40])
 def test_a_file_that_is_cut_off_is_no_image(tmp_path: Path, suffix: str, cut: int) -> None:
     """Whatever OpenCV makes of it: some releases paint the missing part grey. A preview has an end of its own."""
@@ -88,6 +88,40 @@ def test_a_file_that_is_cut_off_is_no_image(tmp_path: Path, suffix: str, cut: in
     with pytest.raises(ImageError) as caught:
         read_image(tmp_path / f"a{suffix}")
     assert caught.value.kind == "truncated image"
+    if suffix == ".webp":  # the readers ask for the size alone; of this it cannot be had either
+        (tmp_path / f"a{suffix}").write_bytes(whole[: len(whole) // 200])
+        with pytest.raises(ImageError) as caught:
+            image_size(tmp_path / f"a{suffix}")
+        assert caught.value.kind == "truncated image"
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"compression": "jpeg"}])
+@pytest.mark.parametrize("left", [0.1, 0.5, 0.9])
+def test_a_tiff_that_is_cut_off(tmp_path: Path, options: dict[str, str], left: float) -> None:
+    noise = PillowImage.fromarray(np.random.default_rng(0).integers(0, 255, (24, 40, 3), np.uint8))
+    noise.save(tmp_path / "a.tif", **options)
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(whole[: int(len(whole) * left)])
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path / "a.tif")
+    assert caught.value.kind == "truncated image"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_is_damaged_inside(tmp_path: Path, mode: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """It decodes, and OpenCV says so on stderr, without a name; here it is told apart from a whole one, in silence."""
+    noise = PillowImage.fromarray(np.random.default_rng(0).integers(0, 255, (48, 80, 3), np.uint8)).convert(mode)
+    noise.save(tmp_path / "a.jpg", quality=90)
+    whole = (tmp_path / "a.jpg").read_bytes()
+    image, header = decode(whole)
+    assert header.damage == ""
+    wanted = np.asarray(noise.convert("RGB")).astype(int)
+    assert np.abs(image - wanted).mean() < (12 if mode == "L" else 60)  # of noise, colours are halved
+    place = len(whole) // 3 + 100
+    image, header = decode(whole[:place] + whole[place + 40 :])
+    assert "Corrupt JPEG data" in header.damage
+    assert image.shape == (48, 80, 3)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_follows_a_picture_is_no_fault(tmp_path: Path) -> None:

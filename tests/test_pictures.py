@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -43,6 +44,16 @@ def test_the_file_holds_the_pictures_and_is_used_again(data: Path, tmp_path: Pat
     for workers in (0, 1):
         one, two = (list(TrainLoader(p, AUGMENT, 3, 1, 2, workers).epoch(0)) for p in (mapped, again))
         assert all(same(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_what_a_killed_process_left_is_cleared_away(data: Path, tmp_path: Path) -> None:
+    made, dead = opened(data), subprocess.Popen(["true"])
+    dead.wait()
+    file = made.cache_file(tmp_path / "cache")
+    file.parent.mkdir()
+    file.with_suffix(f".{dead.pid}.tmp").touch()
+    assert made.fill_cache(folder=tmp_path / "cache") == []
+    assert sorted(file.parent.iterdir()) == [file, file.with_suffix(".json")]
 
 
 def test_it_is_never_stale(data: Path, tmp_path: Path) -> None:

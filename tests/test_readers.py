@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +72,18 @@ def test_voc_lists_difficult_and_numbers_as_written(three_formats: dict[str, Pat
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        ({"bbox": [1, 2, 3]}, "not a number"),
-        ({"bbox": None}, "not a number"),
+        ({"bbox": [1, 2, 3]}, "field count"),
+        ({"bbox": None}, "field count"),
+        ({"bbox": "1234"}, "field count"),
         ({"bbox": ["x", 1, 2, 3]}, "not a number"),
-        ({"area": "big"}, "not a number"),
+        ({"bbox": ["1", 1, 2, 3]}, "not a number"),
+        ({"bbox": [True, 1, 2, 3]}, "not a number"),
+        ({"bbox": [10**400, 1, 2, 3]}, "not finite"),
+        ({"category_id": True}, "unknown category"),
+        ({"category_id": 3.5}, "unknown category"),
+        ({"category_id": "3"}, "unknown category"),
+        ({"image_id": True}, "annotation entry"),
+        ({"image_id": 10.5}, "annotation entry"),
         ({"category_id": [7]}, "unknown category"),
         ({"category_id": 99}, "unknown category"),
         ({"image_id": [1]}, "annotation entry"),
@@ -91,7 +100,100 @@ def test_a_bad_annotation_costs_a_box_not_the_image(three_formats: dict[str, Pat
     split = load(three_formats["coco"])
     assert len(split.samples) == 6
     assert split.boxes == len(content["annotations"]) - 1
-    assert [p.kind for p in split.problems] == [kind]
+    (problem,) = split.problems
+    (value,) = {key: v for key, v in change.items() if key != "id"}.values()
+    assert (problem.kind, problem.file) == (kind, file)
+    assert problem.line == 1 or "(annotation id 'x')" in problem.message
+    assert repr(value)[:50] in problem.message or kind in ("not finite", "zero size")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [({"iscrowd": value}, "flag") for value in (2, -1, 0.5, "yes", [1], float("nan"))]
+    + [({"ignore": "no"}, "flag")]
+    + [({"area": value}, "area") for value in (-5, float("nan"), 1e30, 96 * 128 + 1, "77", True, [1])],
+)
+def test_an_odd_value_beside_the_box_leaves_the_box(three_formats: dict[str, Path], change: dict, kind: str) -> None:
+    file = three_formats["coco"].parent / "coco.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0].update(change)
+    file.write_text(json.dumps(content))
+    split = load(three_formats["coco"])
+    (problem,) = split.problems
+    assert (problem.kind, problem.file, problem.line) == (kind, file, 1)
+    assert repr(next(iter(change.values()))) in problem.message
+    sample = split.samples[0]
+    torch.testing.assert_close(sample.area[0], (sample.boxes[0, 2:] - sample.boxes[0, :2]).prod())
+    assert not sample.ignore.any()
+    assert split.boxes == len(content["annotations"])
+
+
+@pytest.mark.parametrize("ident", [0, -3, 7, "a", "7"])
+def test_an_annotation_id_that_stands_twice(three_formats: dict[str, Path], ident: int | str) -> None:
+    file = three_formats["coco"].parent / "coco.json"
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        annotation["id"] += 100
+    content["annotations"][2]["id"] = 7 if ident == "7" else "7"  # another id than the one or the other
+    for annotation in content["annotations"][:2]:
+        annotation["id"] = ident
+    file.write_text(json.dumps(content))
+    (problem,) = load(three_formats["coco"]).problems
+    assert (problem.kind, problem.line) == ("duplicate annotation id", 7 if ident == 7 else 0)
+    assert repr(ident) in problem.message
+
+
+@pytest.mark.parametrize("ident", [1.5, True, "3", None, float("nan"), float("inf"), [3]])
+def test_a_category_without_a_whole_number(three_formats: dict[str, Path], ident: object) -> None:
+    file = three_formats["coco"].parent / "coco.json"
+    content = json.loads(file.read_text())
+    content["categories"][0]["id"] = ident
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"every category needs a whole-number id and a name, not \{'id': "):
+        load(three_formats["coco"])
+
+
+def test_an_image_that_is_true_and_sizes_that_are_not_stated(three_formats: dict[str, Path]) -> None:
+    file = three_formats["coco"].parent / "coco.json"
+    content = json.loads(file.read_text())
+    content["images"][1]["width"], content["images"][2]["height"] = None, 0
+    content["images"].append({**content["images"][3], "id": True})
+    file.write_text(json.dumps(content))
+    split = load(three_formats["coco"])
+    assert [(p.kind, p.file.name) for p in split.problems] == [
+        ("no stated size", "s001.png"), ("no stated size", "s002.png"), ("image entry", "coco.json"),
+    ]  # fmt: skip
+    assert [sample.size for sample in split.samples] == [(96, 128)] * 6
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "kind", "words", "boxes"),
+    [
+        ("<xmax>", "<xmax>x", 1, "not a number", "x", -1),
+        ("<xmax>", "<xmax> </xmax><xmax>", 1, "field count", "bndbox", -1),
+        ("bndbox>", "box>", 1, "field count", "nothing, nothing, nothing, nothing", -1),
+        ("<bndbox>", "<difficult>maybe</difficult><bndbox>", 1, "flag", "'maybe'", 0),
+        ("<width>128", "<width>0", 0, "no stated size", "0x96", 0),
+        ("size>", "measure>", 0, "no stated size", "nothingxnothing", 0),
+        ("<annotation>", '<annotation xmlns="urn:x">', 0, "misplaced object", "<{urn:x}object>", None),
+        ("<annotation>", "<annotation><annotation>", 0, "misplaced object", "somewhere in <annotation>", None),
+    ],
+)
+def test_what_is_odd_in_an_annotation(
+    three_formats: dict[str, Path], old: str, new: str, line: int, kind: str, words: str, boxes: int | None
+) -> None:
+    """What it costs: one box, none, or all of the file's (None)."""
+    root = three_formats["voc"]
+    (root / "classes.txt").write_text("block\ndisc\n")
+    before, xml = load(root), root / "Annotations" / "s000.xml"
+    text = xml.read_text().replace(old, new, 2 if old in ("bndbox>", "size>") else 1)
+    xml.write_text(text.replace("</annotation>", "</annotation></annotation>") if "<annotation><a" in text else text)
+    split = load(root)
+    found = [p for p in split.problems if not (boxes is None and p.kind == "no stated size")]
+    assert [(p.kind, p.file, p.line) for p in found] == [(kind, xml, line)]
+    assert words in found[0].message
+    left = 0 if boxes is None else len(before.samples[0].boxes) + boxes
+    assert len(split.samples[0].boxes) == left
 
 
 @pytest.mark.parametrize(
@@ -120,6 +222,9 @@ def test_a_bad_annotation_costs_a_box_not_the_image(three_formats: dict[str, Pat
         ("0 1e999 0.5 0.2 0.2", "not finite", 1),
         ("0 0.5 0.5 0 0.2", "zero size", 1),
         ("0 0.5 0.5 -0.1 0.2", "zero size", 1),
+        ("0 0.5 0.5 1e-9 1e-9", "zero size", 1),
+        ("0 0.5 0.5 0.2 1e-9", "zero size", 1),
+        ("0 1.1 0.5 0.2 0.2", "outside", 1),
         ("0 1.7 0.5 0.2 0.2", "outside", 1),
         ("0 0.95 0.5 0.2 0.2", "out of bounds", 2),
         ("0 0.9001 0.5 0.2 0.2", "out of bounds by less than 1 px", 2),
@@ -186,6 +291,17 @@ def test_a_list_of_images_and_a_role_override(three_formats: dict[str, Path]) ->
     [
         ("train: images/train\nnames: {0: a, 2: b}", "without gaps"),
         ("train: images/train", "names is missing"),
+        ("train: images/train\nnames: {0: a, '0': b}", "each once"),
+        ("train: images/train\nnames: {0: a, 0.5: b}", "numbered 0, 1, 2"),
+        ("train: images/train\nnames: {false: a, true: b}", "numbered 0, 1, 2"),
+        ("train: images/train\nnames: [yes, b]", "name of class 0 as true, which is no text: put it in quotes"),
+        ("train: images/train\nnames: {0: a, 1: off}", "name of class 1 as false"),
+        ("train: images/train\nnames: [a, null]", "name of class 1 as nothing"),
+        ("train: images/train\nnames: [a, 1.10]", "name of class 1 as 1.1,"),
+        ("train: images/train\nnames: [a, b]\nnc: 3", "nc is 3, but there are 2 names"),
+        ("train: images/train\nnames: [a]\nnc: true", "nc is true, but"),
+        ("train: images/train\nnames: [a, b]\nmirror_safe: maybe", "mirror_safe is 'maybe': give true or false"),
+        ("train: images/train\nnames: [a, b]\nmirror_safe:", "mirror_safe is nothing: give"),
         ("names: [a]", "names no train"),
         ("train: images/nowhere\nnames: [a, b]", "does not exist"),
         ("[1, 2]", "must hold keys and values"),
@@ -197,6 +313,16 @@ def test_descriptions_that_do_not_work(three_formats: dict[str, Path], text: str
     path.write_text(text)
     with pytest.raises(UserError, match=words):
         load(path)
+
+
+def test_descriptions_that_do_work(three_formats: dict[str, Path]) -> None:
+    path = three_formats["yolo"].parent / "good.yaml"
+    for names in ("{1: b, 0: a}", "{'0': a, '1': b}", "[a, b]\nnc: 2"):
+        path.write_text(f"train: images/train\nnames: {names}\nmirror_safe: no")
+        split = load(path)
+        assert (split.names, split.mirror_safe) == (["a", "b"], False)
+    path.write_text("train: images/train\nnames: [0, 'no']")
+    assert load(path).names == ["0", "no"]
 
 
 def test_things_that_are_no_data_set(tmp_path: Path) -> None:
@@ -261,3 +387,108 @@ def test_rows_that_can_be_both_are_settled_by_the_others(three_formats: dict[str
     split = load(three_formats["yolo"])
     assert [p.kind for p in split.problems] == ["pose"] * 11 + ["duplicate box"] * 9
     torch.testing.assert_close(split.samples[0].boxes, torch.tensor([[38.4, 28.8, 89.6, 67.2]]))
+
+
+# ---------------------------------------------------------------- what lies in the folders of a YOLO set
+
+
+def kinds_of(split: Split) -> list[tuple[str, str]]:
+    return sorted((p.kind, p.file.name) for p in split.problems)
+
+
+def test_nothing_called_like_an_image_vanishes(three_formats: dict[str, Path]) -> None:
+    images = three_formats["yolo"].parent / "images" / "train"
+    (images / "lost.png").symlink_to("nowhere.png")
+    os.mkfifo(images / "pipe.jpg")
+    (images / "folder.PNG").mkdir()
+    (images / "away.jpg").symlink_to(images.parent)
+    split = load(three_formats["yolo"])
+    assert len(split.samples) == 6
+    names = ["away.jpg", "folder.PNG", "lost.png", "pipe.jpg"]
+    assert kinds_of(split) == [("unreadable image", name) for name in names]
+    assert "a link that leads nowhere" in str(split.problems)
+
+
+def test_linked_folders_are_said_and_can_be_named(three_formats: dict[str, Path], tmp_path: Path) -> None:
+    root = three_formats["yolo"].parent
+    write_image(tmp_path / "more" / "m.png", np.zeros((20, 30, 3), np.uint8))
+    (root / "images" / "train" / "more").symlink_to(tmp_path / "more")
+    (root / "images" / "train" / "loop").symlink_to(root / "images")
+    (root / "labels" / "train" / "more").mkdir()
+    (root / "labels" / "train" / "more" / "m.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    split = load(three_formats["yolo"])
+    assert len(split.samples) == 6
+    assert kinds_of(split) == [("linked folder", "loop"), ("linked folder", "more")]
+    text = three_formats["yolo"].read_text()
+    three_formats["yolo"].write_text(text.replace("images/train", "[images/train, images/train/more]"))
+    split = load(three_formats["yolo"])
+    assert (len(split.samples), len(split.samples[-1].boxes)) == (7, 1)
+
+
+def test_orphans_in_any_label_folder(three_formats: dict[str, Path]) -> None:
+    data = three_formats["yolo"]
+    labels = data.parent / "labels"
+    write_image(data.parent / "images" / "val" / "v.png", np.zeros((20, 30, 3), np.uint8))
+    for name in ("top.txt", "test/unplayed.txt", "train/deep/down/nested.txt", "val/v.txt", "val/ghost.txt"):
+        (labels / name).parent.mkdir(parents=True, exist_ok=True)
+        (labels / name).write_text("0 0.5 0.5 0.5 0.5\n")
+    (labels / "classes.txt").write_text("block\ndisc\n")
+    data.write_text(data.read_text() + "val: images/val\n")
+    unowned = [("label without image", name) for name in ("top.txt", "unplayed.txt")]
+    assert kinds_of(load(data)) == [("label without image", "nested.txt"), *unowned]
+    assert kinds_of(load(data, "val")) == [("label without image", "ghost.txt"), *unowned]
+    assert kinds_of(load(data, "val", val="images/train")) == kinds_of(load(data, val="images/train"))
+    assert ("label without image", "ghost.txt") in kinds_of(load(data, val="images/train"))
+
+
+def test_orphans_beside_their_images(tmp_path: Path) -> None:
+    (tmp_path / "flat.yaml").write_text("train: photos\nval: photos/val.txt\nnames: [a]\n")
+    write_image(tmp_path / "photos" / "sub" / "a.png", np.zeros((20, 30, 3), np.uint8))
+    texts = {"sub/a.txt": "0 0.5 0.5 0.5 0.5", "sub/ghost.txt": "0 0.5 0.5 0.5 0.5", "empty.txt": "",
+             "README.txt": "What this is.\n0 1 2", "val.txt": "sub/a.png", "classes.txt": "1"}  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / "photos" / name).write_text(text)
+    (tmp_path / "photos" / "latin.txt").write_bytes(b"gr\xf6\xdfe")
+    found = [("label without image", name) for name in ("empty.txt", "ghost.txt")]
+    assert kinds_of(load(tmp_path / "flat.yaml")) == found
+    assert kinds_of(load(tmp_path / "flat.yaml", "val")) == []  # the list lies in the folder of train, which says it
+    (tmp_path / "flat.yaml").write_text("val: photos/val.txt\nnames: [a]\n")
+    assert kinds_of(load(tmp_path / "flat.yaml", "val")) == found[1:]
+
+
+def test_files_that_do_not_end_like_an_image_are_counted(three_formats: dict[str, Path]) -> None:
+    images = three_formats["yolo"].parent / "images" / "train"
+    for name in ("b.gif", "sub/c.GIF", "d.jfif", "notes", "s000.txt", ".DS_Store"):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).touch()
+    (images.parent.parent / "labels" / "train" / "b.txt").touch()
+    note, orphan = load(three_formats["yolo"]).problems
+    assert (note.kind, note.note, note.file) == ("file not read", True, images)
+    text = "5 files do not end like an image: .gif x 2, .jfif x 1, .txt x 1, no ending x 1 (first: b.gif)"
+    assert note.message == text
+    assert (orphan.kind, orphan.message) == ("label without image", "b.gif does not end like an image")
+
+
+def test_a_listed_image_of_any_ending_has_its_label(three_formats: dict[str, Path], cli, tmp_path: Path) -> None:
+    data = three_formats["yolo"]
+    images = data.parent / "images" / "train"
+    (images / "s000.png").rename(images / "s000.jfif")
+    (images / "s001.png").rename(images / "s001")
+    (data.parent / "all.txt").write_text("".join(f"./images/train/{p.name}\n" for p in sorted(images.iterdir())))
+    data.write_text(data.read_text().replace("images/train", "all.txt") + "val: images/train\n")
+    for made in (data, tmp_path / "copy"):
+        for role in ("train", "val"):
+            assert "label without image" not in {p.kind for p in load(made, role).problems}, (made, role)
+        assert len(load(made).samples) == 6
+        if made == data:
+            assert cli("convert", "--data", data, "--to", "yolo", "--out", tmp_path / "copy")[0] == 0
+
+
+def test_images_that_share_a_label_file_are_said(three_formats: dict[str, Path]) -> None:
+    images = three_formats["yolo"].parent / "images" / "train"
+    write_image(images / "s000.jpg", np.zeros((96, 128, 3), np.uint8))
+    split = load(three_formats["yolo"])
+    assert len(split.samples) == 7
+    (problem,) = split.problems
+    assert (problem.kind, problem.file.name, problem.note) == ("shared label file", "s000.txt", False)
+    assert problem.message == "it belongs to s000.jpg and s000.png"

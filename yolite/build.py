@@ -310,7 +310,7 @@ def build_dataset(config: Config, console: Console) -> DataSet:
 def load_split(
     dataset: DataSet, role: str, console: Console, need_images: bool = True, need_sizes: bool = True
 ) -> Split:
-    """Read a role's samples and say what was found wrong, one line a kind.
+    """Read a role's samples and say in one line what was found wrong.
 
     Raises:
         UserError: nothing plays this role, or nothing of it can be read.
@@ -344,11 +344,10 @@ def look_into(dataset: DataSet, splits: Sequence[Split], console: Console) -> li
 
 
 def _say(split: Split, console: Console) -> None:
-    """Say what was found, one line a kind, and what is left."""
-    for line in summarise(p for p in split.problems if not p.note):
-        console.warn(f"{split.role}: {line}")
-    for line in summarise(p for p in split.problems if p.note):
-        console.say(f"{split.role}: note: {line}")
+    """Say in one line what was found, and in one what is left."""
+    if found := summarise(split.problems):
+        say = console.say if all(problem.note for problem in split.problems) else console.warn
+        say(f"{split.role}: {found}; `yolite check` names each file, line and value")
     console.say(
         f"{split.role}: {len(split.samples)} images, {split.boxes} boxes, {len(split.names)} classes from {split.where}"
     )

@@ -309,11 +309,12 @@ def check(
     json: Json = None,
     plot: Annotated[Path | None, typer.Option(help="draw classes, sizes, positions and shapes here (.png)")] = None,
     show: Annotated[int | None, typer.Option(min=1, help="write N augmented training batches as pictures")] = None,
+    every: Annotated[bool, typer.Option("--all", help="print every finding, not 20 of a kind")] = False,
 ) -> int:
     """Read a data set as training does and list what is wrong with it; exit 1 if anything is."""
     from yolite.commands.check import check_data
 
-    return check_data(_options(data__source=data, imgsz=imgsz), words or [], json, plot, show)
+    return check_data(_options(data__source=data, imgsz=imgsz), words or [], json, plot, show, every)
 
 
 @app.command()

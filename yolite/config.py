@@ -387,17 +387,13 @@ def _valid_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator
 def _nearest_key(key: str) -> str:
     """Return a hint with the valid key that looks most like ``key`` (in full, or by its last part)."""
     valid = list(_valid_keys())
-    if hint := nearest(key, valid):
-        by_full = hint
-    else:
-        by_full = ""
     last = key.rsplit(".", 1)[-1]
-    leaves = {v.rsplit(".", 1)[-1]: v for v in reversed(valid)}
-    by_leaf = nearest(last, leaves)
-    if "." not in key and by_leaf:
+    leaves = {v.rsplit(".", 1)[-1]: v for v in reversed(valid)} | {v.split(".")[0]: v.split(".")[0] for v in valid}
+    by_full, by_leaf = nearest(key, valid), nearest(last, leaves)
+    if by_leaf:
         leaf = by_leaf.split("'")[1]
-        return f" (did you mean {leaves[leaf]!r}?)"
-    return by_full or by_leaf
+        by_leaf = f" (did you mean {leaves[leaf]!r}?)"
+    return by_full or by_leaf if "." in key else by_leaf or by_full
 
 
 def check_key(key: str, flag: str, others: Sequence[str] = ()) -> None:
@@ -468,6 +464,10 @@ def _sentence(error: ValidationError) -> str:
     while key not in valid and "." in key and first["type"] != "extra_forbidden":
         key = key.rsplit(".", 1)[0]
     if first["type"] == "extra_forbidden":
+        inside = first["input"]
+        while isinstance(inside, Mapping) and inside:  # of an unknown section the whole key tells what was meant
+            part, inside = next(iter(inside.items()))
+            key = f"{key}.{part}"
         return f"unknown setting {key!r}{_nearest_key(key)}"
     value = first["input"]
     wanted = _WANTED.get(first["type"])

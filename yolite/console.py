@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 PLAIN_SECONDS = 10.0
 """Where there is no terminal, a progress line is printed this often."""
+
+
+def one_line(text: str) -> str:
+    """Return a text with its line breaks and control characters, which a file name may hold, spelled out."""
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 class Console:
@@ -63,12 +70,14 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print one line."""
+        text = one_line(text)
         # Above a progress bar only the bar's own console can print without tearing it.
         (self._live or self._out).print(text, markup=False)
         self._write(text)
 
     def warn(self, text: str) -> None:
         """Print one line on stderr, marked as a warning."""
+        text = one_line(text)
         self._err.print(f"warning: {text}", markup=False, style="yellow")
         self._write(f"warning: {text}")
 

@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import os
+import re
+import shutil
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -155,6 +157,29 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         reason = (failed[0].strerror if failed else None) or " ".join(str(error).split())[:120]
         kept = f"; the {path.name} that was there is untouched" if path.exists() else ""
         raise UserError(f"{path} could not be written ({reason}): free space or choose another place{kept}") from None
+
+
+def clear_leftovers(folder: Path, pattern: str) -> None:
+    """Remove what killed processes left in a folder of yolite's own: NAME.PID or NAME.PID.tmp of a PID that is gone.
+
+    Args:
+        folder: It may be missing.
+        pattern: Of NAME, e.g. ``*``.
+    """
+    if os.name != "posix":  # elsewhere os.kill would end the process that it asks about
+        return
+    for path in folder.glob(f"{pattern}.*"):
+        found = re.search(r"\.(\d{1,9})(\.tmp)?$", path.name)
+        if found is None:
+            continue
+        try:
+            os.kill(int(found[1]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)  # a folder; of a file it does nothing
+            with contextlib.suppress(OSError):
+                path.unlink()
+        except OSError:
+            continue  # another user's, and alive
 
 
 def write_json(path: Path, plain: Any) -> None:

@@ -66,6 +66,7 @@ class Still:
         except ImageError as error:
             return Picture(self.source, None, str(error), path)
         note = "it has several frames or pages: the first alone was looked at" if header.frames else None
+        note = f"it is damaged inside ({header.damage}): looked at as it decodes" if header.damage else note
         return Picture(self.source, image, None, path, note=note)
 
 

@@ -14,6 +14,7 @@ from yolite.build import build_augment, build_dataset, build_preprocess, look_in
 from yolite.charts import plot_data, require_png
 from yolite.config import Config, load_config
 from yolite.console import Console
+from yolite.data.balance import boxes_seen, epoch_size
 from yolite.data.dataset import DataSet, Split
 from yolite.data.health import BoxTable, box_table, health
 from yolite.data.pictures import Pictures
@@ -23,16 +24,21 @@ from yolite.errors import UserError
 from yolite.files import check_writable, write_json
 from yolite.paths import free_run_folder
 from yolite.training.batch import USUAL
-from yolite.training.decide import decide_hflip
+from yolite.training.decide import decide_class_weights, decide_hflip, decide_image_weights
 
-EXAMPLES = 3
-"""So many findings of a kind are printed; all of them are in the JSON."""
+MOST = 20
+"""So many findings of a kind are printed, unless all are asked for; all of them are in the JSON."""
 CLASSES = 40
 """So many classes are printed; all of them are in the JSON."""
 
 
 def check_data(
-    options: Mapping[str, Any], words: Sequence[str], json: Path | None, plot: Path | None, show: int | None
+    options: Mapping[str, Any],
+    words: Sequence[str],
+    json: Path | None,
+    plot: Path | None,
+    show: int | None,
+    every: bool,
 ) -> int:
     """Read all roles of a data set, say what is wrong with it and how it is made up; change nothing.
 
@@ -55,7 +61,11 @@ def check_data(
     found = list(dict.fromkeys([*unread, *(problem for split in splits for problem in split.problems)]))
     problems, notes = [p for p in found if not p.note], [p for p in found if p.note]
     for title, some in (("problems", problems), ("notes", notes)):
-        _print_findings(title, some, console)
+        _print_findings(title, some, len(some) if every else MOST, console)
+    for name in [name for name, count in Counter(dataset.names).items() if count > 1]:
+        console.warn(
+            f"several classes are called {name!r}: only here their numbers tell them apart; rename all but one"
+        )
     table = box_table(splits, build_preprocess(config))
     summary = health(splits, table) | {"imgsz": list(config.imgsz), "anchors": _anchors(splits, table, config)}
     _print_health(summary, console)
@@ -73,12 +83,23 @@ def check_data(
 
 
 def _show(split: Split, config: Config, count: int, console: Console) -> None:
-    """Write the first batches that training would see as pictures."""
-    config = decide_hflip(config, split.mirror_safe, console)
+    """Write the first batches that training would see as pictures, and say what training would about the counts.
+
+    Raises:
+        UserError: there is no picture, or the settings of `yolite.data.balance` do not fit.
+    """
+    split.require_images()
     pictures = Pictures(split.samples, build_preprocess(config))
-    batch = min(len(pictures), USUAL if config.train.batch == "auto" else config.train.batch)
+    weights = decide_image_weights(config, pictures, split.names, console)
+    config = decide_hflip(config, split.mirror_safe, console)
+    if any(boxes := boxes_seen(split.samples, len(split.names), weights)):
+        decide_class_weights(config, split.names, boxes, console)
+    shown = len(pictures) if weights is None else epoch_size(weights)
+    batch = min(shown, USUAL if config.train.batch == "auto" else config.train.batch)
     folder = free_run_folder(Path("runs"), "check")
-    files = write_batches(folder, count, pictures, build_augment(config), split.names, config.seed, batch, count)
+    files = write_batches(
+        folder, count, pictures, build_augment(config), split.names, config.seed, batch, count, weights
+    )
     console.say(f"{split.role}: {len(files)} augmented batches of {batch} images in {folder}")
 
 
@@ -133,8 +154,8 @@ def _report(
     }
 
 
-def _print_findings(title: str, found: Sequence[Problem], console: Console) -> None:
-    """Print a table of the kinds, then some findings of each."""
+def _print_findings(title: str, found: Sequence[Problem], most: int, console: Console) -> None:
+    """Print a table of the kinds, then the findings of each, at most so many."""
     if not found:
         console.say(f"{title}: none")
         return
@@ -142,12 +163,12 @@ def _print_findings(title: str, found: Sequence[Problem], console: Console) -> N
     console.table(f"{title}: {len(found)}", ["kind", "count", "what training does"],
                   [[kind, str(count), action] for (kind, action), count in counts])  # fmt: skip
     for (kind, action), count in counts:
-        some = [p for p in found if (p.kind, p.action) == (kind, action)][:EXAMPLES]
+        some = [p for p in found if (p.kind, p.action) == (kind, action)][:most]
         console.say(f"{kind}:")
         for problem in some:
             console.say(f"  {problem.place}: {problem.message}")
         if count > len(some):
-            console.say(f"  ... and {count - len(some)} more (all of them with --json FILE)")
+            console.say(f"  ... and {count - len(some)} more: --all or --json FILE")
 
 
 def _anchors(splits: Sequence[Split], table: BoxTable, config: Config) -> dict[str, Any] | None:

@@ -35,9 +35,9 @@ def convert_data(options: Mapping[str, Any], words: Sequence[str], to: str, out:
     splits = read_roles(dataset, config, console)
     parts = make_parts(splits, dataset.kind, formats[to])
     with console.track("writing") as progress:
-        write_dataset(parts, formats[to], out, link, progress)
+        write_dataset(parts, formats[to], out, link, progress, dataset.searched)
     for part in parts:
-        report(part, dataset, formats[to], console)
+        report(part, formats[to], console)
     safe = dataset.mirror_safe or to != "voc"
     if not safe:
         console.warn("VOC cannot hold mirror_safe: false, by which training does without flips: give augment.hflip=0")
@@ -69,10 +69,10 @@ def read_roles(dataset: DataSet, config: Config, console: Console) -> list[tuple
     return [(group, load_split(dataset, group[0], console)) for group in groups.values()]
 
 
-def report(part: Part, dataset: DataSet, to: Format, console: Console) -> None:
+def report(part: Part, to: Format, console: Console) -> None:
     """Say what was written for a role, and what of it the format cannot hold."""
     lost = [f"{count} {what}" for what, count in part.remarks.items()]
-    if unread := dataset.unread_keys(part.split):
+    if unread := part.split.unread:
         keys = ", ".join(f"{key} x {count}" for key, count in unread.most_common(8))
         lost.append(f"not boxes, so not carried over: {keys}{' ...' if len(unread) > 8 else ''}")
     read = part.split.boxes

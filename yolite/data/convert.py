@@ -247,8 +247,9 @@ class _NoAliases(yaml.SafeDumper):
 
 
 def write_dataset(
-    parts: Sequence[Part], to: Format, out: Path, link: bool, progress: Callable[[int, int], None]
-) -> None:
+    parts: Sequence[Part], to: Format, out: Path, link: bool, progress: Callable[[int, int], None],
+    searched: Sequence[Path] = (),
+) -> None:  # fmt: skip
     """Write a data set to ``out``: put together beside it and renamed when whole.
 
     Args:
@@ -257,15 +258,17 @@ def write_dataset(
         out: A folder that is empty or not there yet.
         link: Make symbolic links to the images instead of copies.
         progress: Called with (images done, images in all).
+        searched: Folders in which ``out`` would become a part of what is converted.
 
     Raises:
-        UserError: ``out`` cannot be written, or lies among the images that are converted.
+        UserError: ``out`` cannot be written, or lies among the images or labels that are converted.
     """
     work = check_out(out)
     place = work.with_suffix("")
-    for folder in {os.path.realpath(Path(str(s.path)).parent) for part in parts for s in part.samples}:
+    own = {Path(str(sample.path)).parent for part in parts for sample in part.samples}
+    for folder in sorted({os.path.realpath(folder) for folder in (*own, *searched)}):
         if place.is_relative_to(folder):
-            raise UserError(f"--out {out} lies among the images of {folder}, which stay as they are: choose another")
+            raise UserError(f"--out {out} lies among the files of {folder}, which stay as they are: choose another")
     done, total = 0, sum(len(part.samples) for part in parts)
 
     def advance() -> None:

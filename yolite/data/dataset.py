@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from yolite.data.problems import Problem
 from yolite.data.readers import coco, voc, yolo
+from yolite.data.readers.folders import searched
 from yolite.errors import UserError
 from yolite.files import read_lines
 from yolite.structures import Sample
@@ -35,6 +36,7 @@ class Split:
         problems: Everything that was found wrong on the way.
         where: What was read, for people.
         mirror_safe: Whether an object's mirror image is an object of the same class.
+        unread: What the files hold besides boxes, by key, and how often.
     """
 
     role: str
@@ -44,6 +46,7 @@ class Split:
     problems: list[Problem]
     where: str
     mirror_safe: bool = True
+    unread: Counter[str] = field(default_factory=Counter)
 
     @property
     def boxes(self) -> int:
@@ -122,25 +125,28 @@ class DataSet:
                 f"with data.{role}=NAME"
             )
         problems: list[Problem] = []
+        unread: Counter[str] = Counter()
         ids = list(range(1, len(self.names) + 1))
         if self.kind == "voc":
-            samples = voc.read_voc(self.root, str(entry), self.names, problems)
+            samples = voc.read_voc(self.root, str(entry), self.names, problems, unread)
         elif self.kind == "coco":
             file, images = _coco_entry(self.root, entry, need_images)
-            samples, ids = coco.read_coco(file, images, self.names, problems, need_sizes)
+            samples, ids = coco.read_coco(file, images, self.names, problems, unread, need_sizes)
         else:
-            paths = [self.root / str(e) for e in (entry if isinstance(entry, list) else [entry])]
-            samples = yolo.read_yolo(paths, len(self.names), problems)
+            others = [path for other in self.entries if other != role for path in self._paths(other)]
+            samples = yolo.read_yolo(self._paths(role), len(self.names), problems, others)
         return Split(role, samples, self.names, ids, problems,
-                     f"{self.where} [{_shown(entry)}]", self.mirror_safe)  # fmt: skip
+                     f"{self.where} [{_shown(entry)}]", self.mirror_safe, unread)  # fmt: skip
 
-    def unread_keys(self, split: Split) -> Counter[str]:
-        """Count what the files of a role, read as ``split``, hold besides boxes, by key."""
-        if self.kind == "voc":
-            return voc.unread_keys(self.root / "Annotations" / f"{sample.id}.xml" for sample in split.samples)
-        if self.kind == "coco":
-            return coco.unread_keys(_coco_entry(self.root, self.entries[split.role], False)[0])
-        return Counter()
+    @property
+    def searched(self) -> list[Path]:
+        """The folders that are searched through for images and labels: what is put there becomes part of the set."""
+        return searched([path for role in self.entries for path in self._paths(role)]) if self.kind == "yolo" else []
+
+    def _paths(self, role: str) -> list[Path]:
+        """Return the folders and lists of a role of a YOLO set."""
+        entry = self.entries[role]
+        return [self.root / str(e) for e in (entry if isinstance(entry, list) else [entry])]
 
 
 def _shown(entry: Any) -> str:
@@ -172,20 +178,46 @@ def _require_words(value: Any, what: str, where: Path) -> None:
             raise UserError(f"{where}: {what} holds a list or mapping where a word is due: mend it")
 
 
-def _names(value: Any, where: Path) -> list[str]:
-    """Read the ``names`` of a YAML: a list, or a mapping from 0 on."""
+def _names(value: Any, count: Any, where: Path) -> list[str]:
+    """Read the ``names`` of a YAML, a list or a mapping from 0 on, and hold them against its ``nc``.
+
+    Raises:
+        UserError: they are no names, not numbered 0, 1, 2 ..., or not ``nc`` in number.
+    """
     _require_words(value, "names", where)
+    names = value
     if isinstance(value, Mapping):
-        try:
-            ordered = {int(k): str(v) for k, v in value.items()}
-        except (TypeError, ValueError):
-            raise UserError(f"{where}: names must map whole numbers to names") from None
-        if sorted(ordered) != list(range(len(ordered))):
-            raise UserError(f"{where}: names must be numbered 0, 1, 2 ... without gaps")
-        return [ordered[i] for i in range(len(ordered))]
-    if isinstance(value, list) and value:
-        return [str(v) for v in value]
-    raise UserError(f"{where}: names is missing or empty: list the class names")
+        # not int(key): it would make 0 of 0.5 and of false
+        keys = [int(key) if str(key).isdecimal() and not isinstance(key, bool) else key for key in value]
+        if sorted(map(str, keys)) != sorted(map(str, range(len(keys)))):
+            raise UserError(f"{where}: names must be numbered 0, 1, 2 ... without gaps, each once")
+        ordered = dict(zip(keys, value.values(), strict=True))
+        names = [ordered[number] for number in range(len(ordered))]
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{where}: names is missing or empty: list the class names")
+    for number, name in enumerate(names):
+        if isinstance(name, bool) or not isinstance(name, (str, int)):
+            read = f"YAML reads the name of class {number} as {_yaml_word(name)}"
+            raise UserError(f"{where}: {read}, which is no text: put it in quotes")
+    if count is not None and (isinstance(count, bool) or count != len(names)):
+        raise UserError(f"{where}: nc is {_yaml_word(count)}, but there are {len(names)} names: mend one of them")
+    return [str(name) for name in names]
+
+
+def _mirror_safe(value: Any, where: Path) -> bool:
+    """Read the ``mirror_safe`` of a YAML.
+
+    Raises:
+        UserError: it is neither true nor false.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{where}: mirror_safe is {_yaml_word(value)}: give true or false")
+    return value
+
+
+def _yaml_word(value: Any) -> str:
+    """Return a value of a YAML as people would write it there."""
+    return str(value).lower() if isinstance(value, bool) else "nothing" if value is None else repr(value)[:60]
 
 
 def _from_yaml(file: Path, plain: Mapping[str, Any], overrides: Mapping[str, str]) -> DataSet:
@@ -199,14 +231,14 @@ def _from_yaml(file: Path, plain: Mapping[str, Any], overrides: Mapping[str, str
     entries.update(overrides)
     if not entries:
         raise UserError(f"{file} names no train, val or test")
-    mirror_safe = bool(plain.get("mirror_safe", True))
+    mirror_safe = _mirror_safe(plain.get("mirror_safe", True), file)
     is_coco = any(isinstance(e, Mapping) or str(e).endswith(".json") for e in entries.values())
     if is_coco:
         first = next(iter(entries.values()))
         json_file, _ = _coco_entry(root, first, False)
         names = list(coco.category_names(coco.read_annotations(json_file), json_file).values())
         return DataSet("coco", root, names, entries, str(file), mirror_safe)
-    return DataSet("yolo", root, _names(plain.get("names"), file), entries, str(file), mirror_safe)
+    return DataSet("yolo", root, _names(plain.get("names"), plain.get("nc"), file), entries, str(file), mirror_safe)
 
 
 def _from_folder(root: Path, overrides: Mapping[str, str]) -> DataSet:

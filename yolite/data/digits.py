@@ -26,6 +26,7 @@ import torch
 from yolite.boxes import xyxy_to_cxcywh
 from yolite.data.images import write_image
 from yolite.errors import UserError
+from yolite.files import clear_leftovers
 from yolite.geometry import Image
 from yolite.seeding import generator
 
@@ -214,7 +215,8 @@ def folder_name(seed: int) -> str:
 def ensure_digits(parent: Path, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> Path:
     """Return the data set's YAML under ``parent``, making the set if this recipe and seed are not there yet.
 
-    It is written beside its place and renamed when whole, so an interrupted run leaves no half data set.
+    It is written beside its place and renamed when whole, so an interrupted run leaves no half data set; what a
+    killed one left beside it is cleared away by the next making.
 
     Args:
         parent: Folder of generated data.
@@ -227,6 +229,7 @@ def ensure_digits(parent: Path, seed: int = 0, progress: Callable[[int, int], No
     folder = parent / folder_name(seed)
     if (folder / "data.yaml").is_file():
         return folder / "data.yaml"
+    clear_leftovers(parent, ".digits-*")
     work = parent / f".{folder.name}.{os.getpid()}"
     try:
         _make(work, seed, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -44,9 +45,10 @@ class BoxTable:
 def box_table(splits: Sequence[Split], preprocess: Preprocess) -> BoxTable:
     """Collect the boxes of these splits."""
     rows = [(n, sample) for n, split in enumerate(splits) for sample in split.samples]
-    wh, centres = [torch.zeros(0, 2)], [torch.zeros(0, 2)]
+    wh, centres = [torch.zeros(0, 2, dtype=torch.float64)], [torch.zeros(0, 2)]
     for _, sample in rows:
-        boxes = Letterbox.fit(sample.size, preprocess).apply(sample.boxes)
+        # not `apply`: in float32 the padding would swallow the size of a tiny box, and 0 / 0 is no shape
+        boxes = Letterbox.fit(sample.size, preprocess).resized(sample.boxes.double())
         wh.append(boxes[:, 2:] - boxes[:, :2])
         centres.append((sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2 / torch.tensor(sample.size[::-1]))
     labels = torch.cat([torch.zeros(0, dtype=torch.int64), *(sample.labels for _, sample in rows)])
@@ -77,9 +79,15 @@ def positions(centres: npt.NDArray[np.float64], cells: int) -> npt.NDArray[np.fl
     return np.asarray(counts / max(1, len(centres)), np.float64)
 
 
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """Return the class names, with their number where several have one name."""
+    counts = Counter(names)
+    return [f"{name} (class {label})" if counts[name] > 1 else name for label, name in enumerate(names)]
+
+
 def health(splits: Sequence[Split], table: BoxTable) -> dict[str, Any]:
     """Sum a data set up as plain numbers, for JSON and for people."""
-    names = splits[0].names
+    names = _told_apart(splits[0].names)
     counts = [np.bincount(table.labels[table.roles == n], minlength=len(names)).tolist() for n in range(len(splits))]
     return {
         "splits": {

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image as PillowImage
 
+from yolite.data.cut import is_cut, looks_cut
 from yolite.errors import UserError
 from yolite.geometry import Image
 from yolite.structures import Size
@@ -44,6 +46,9 @@ _UPRIGHT: dict[int, Callable[[Image], Image]] = {
 }
 
 
+_CUT = "the file is cut off: its end is missing"
+
+
 class ImageError(Exception):
     """An image file that cannot be read; the text says why.
 
@@ -69,6 +74,7 @@ class Header:
         raw: The same as it lies in the file, e.g. ``RGB;16B``; empty where the format does not say.
         alpha: Whether there is transparency.
         frames: Whether there are further frames or pages after the first, which alone is decoded.
+        damage: What the decoder of a JPEG found wrong and went on from; known once it is decoded.
     """
 
     size: Size
@@ -79,6 +85,7 @@ class Header:
     raw: str
     alpha: bool
     frames: bool = False
+    damage: str = ""
 
     @property
     def upright(self) -> Size:
@@ -86,8 +93,8 @@ class Header:
         return (self.size[1], self.size[0]) if self.orientation >= 5 else self.size
 
 
-def image_files(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
-    """List the images (files with one of ``suffixes``) of a folder and of those inside it, sorted.
+def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Go through a folder and those inside it as `os.walk`, links to folders not followed.
 
     Raises:
         UserError: one of the folders cannot be opened.
@@ -96,7 +103,16 @@ def image_files(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[Path]
     def refuse(error: OSError) -> None:
         raise UserError(f"folder {error.filename} cannot be read ({error.strerror}): check its permissions")
 
-    found = [Path(top) / name for top, _, names in os.walk(folder, onerror=refuse) for name in names]
+    return os.walk(folder, onerror=refuse)
+
+
+def image_files(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
+    """List the images (files with one of ``suffixes``) of a folder and of those inside it, sorted.
+
+    Raises:
+        UserError: one of the folders cannot be opened.
+    """
+    found = [Path(top) / name for top, _, names in walk(folder) for name in names]
     return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
 
 
@@ -109,6 +125,8 @@ def _require_file(path: Path) -> None:
     try:
         there = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
+            raise ImageError("a link that leads nowhere") from None
         reason = "the file does not exist" if isinstance(error, FileNotFoundError) else f"no readable file ({error})"
         raise ImageError(reason, "missing image") from None
     if not stat.S_ISREG(there.st_mode):
@@ -117,11 +135,19 @@ def _require_file(path: Path) -> None:
         raise ImageError(f"{there.st_size / 2**30:.1f} GiB are no picture")
 
 
+def _refusal(reason: str, data: bytes) -> ImageError:
+    """Return why a file is no picture: its end is missing, or else the reason that is given."""
+    return ImageError(_CUT, "truncated image") if looks_cut(data) else ImageError(reason)
+
+
+def _content(source: Path | BytesIO) -> bytes:
+    return source.read_bytes() if isinstance(source, Path) else source.getvalue()
+
+
 def _exif(picture: PillowImage.Image, source: Path | BytesIO) -> PillowImage.Exif:
     """Return the EXIF record; of a PNG without decoding its pixels (as Pillow would), unless it follows them."""
     if picture.format == "PNG" and "exif" not in picture.info:
-        data = source.read_bytes() if isinstance(source, Path) else source.getvalue()
-        if b"eXIf" not in data:
+        if b"eXIf" not in _content(source):
             return PillowImage.Image.getexif(picture)
     return picture.getexif()
 
@@ -148,7 +174,7 @@ def _header(source: Path | BytesIO) -> Header:
         raise ImageError(f"its header states more than {limit / 1e6:.0f} million px") from None
     except Exception as error:
         # Pillow's plugins raise many kinds of exception on damaged files
-        raise ImageError(f"not a readable image ({type(error).__name__})") from None
+        raise _refusal(f"not a readable image ({type(error).__name__})", _content(source)) from None
     exif = orientation if orientation in _UPRIGHT else 1
     # the decoders of TIFF apply the orientation themselves
     return Header((height, width), exif, 1 if kind == "TIFF" else exif, kind, mode, str(raw), alpha, frames)
@@ -164,37 +190,6 @@ def image_size(path: Path) -> Size:
     return _header(path).upright
 
 
-def _first_scan(data: bytes) -> int:
-    """Return where the first scan of a JPEG begins (or where its chain of segments breaks)."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        # a segment's length follows its marker; a marker may have fill bytes before it
-        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return at
-
-
-def _png_ends(data: bytes) -> bool:
-    """Return whether the chunks of a PNG lead to its last one (a false length makes OpenCV ask for a GiB)."""
-    at = 8
-    while at + 12 <= len(data):
-        if data[at + 4 : at + 8] == b"IEND":
-            return True
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return False
-
-
-def _is_cut(data: bytes) -> bool:
-    """Return whether the file ends before its format says so: OpenCV 4 paints what is missing of a JPEG grey."""
-    if data.startswith(b"\xff\xd8"):
-        # coded data hold no such marker, but a preview before the first scan ends with one of its own
-        return data.find(b"\xff\xd9", _first_scan(data)) < 0
-    if data.startswith(b"\x89PNG"):
-        return not _png_ends(data)
-    if data.startswith(b"RIFF"):
-        return int.from_bytes(data[4:8], "little") + 8 > len(data)
-    return False
-
-
 def read_bytes(path: Path) -> bytes:
     """Return the content of an image file.
 
@@ -208,6 +203,45 @@ def read_bytes(path: Path) -> bytes:
         raise ImageError(f"cannot be read ({error.strerror})") from None
 
 
+def _decode_jpeg(data: bytes, mode: str) -> tuple[Image, str]:
+    """Decode a JPEG to RGB as it lies in the file; return it with what its decoder found wrong and went on from.
+
+    OpenCV would print that without the name of the file. simplejpeg (the same libjpeg-turbo, the same pixels) says it,
+    but what it returns then may have parts of memory in it: Pillow, which says nothing, decodes what is damaged.
+
+    Raises:
+        ImageError: damaged so that the decoder gave up.
+    """
+    damage = ""
+    try:
+        # it reads CMYK, but leaves it so
+        pixels: Image = simplejpeg.decode_jpeg(data, "CMYK" if mode == "CMYK" else "RGB")
+        if mode != "CMYK":
+            return pixels, ""
+    except ValueError as error:
+        damage = str(error)
+    try:
+        with PillowImage.open(BytesIO(data)) as picture:
+            return np.array(picture.convert("RGB")), damage
+    except Exception as error:
+        raise ImageError(f"cannot be decoded ({damage or type(error).__name__})") from None
+
+
+def _decode_other(data: bytes) -> Image:
+    """Decode any other format to RGB as it lies in the file.
+
+    Raises:
+        ImageError: damaged, cut off or of no known format.
+    """
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise _refusal(f"cannot be decoded ({type(error).__name__})", data) from None
+    if decoded is None:
+        raise _refusal("cannot be decoded: damaged or an unknown format", data)
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+
+
 def decode(data: bytes, most_pixels: float = float("inf")) -> tuple[Image, Header]:
     """Decode the content of an image file to what `read_image` returns, and its header.
 
@@ -218,27 +252,22 @@ def decode(data: bytes, most_pixels: float = float("inf")) -> tuple[Image, Heade
     Raises:
         ImageError: damaged, cut off, too large or no image.
     """
-    if _is_cut(data):
-        raise ImageError("the file is cut off: its end is missing", "truncated image")
+    if is_cut(data):
+        raise ImageError(_CUT, "truncated image")
     header = _header(BytesIO(data))
     height, width = header.size
     if height * width > most_pixels:
         raise ImageError(f"{width}x{height} px are more than the {most_pixels / 1e6:g} million allowed here")
-    if header.format in ("JPEG", "MPO") and height * width > JPEG_MOST * len(data):
+    jpeg = header.format in ("JPEG", "MPO")
+    if jpeg and height * width > JPEG_MOST * len(data):
         raise ImageError(f"its header states {width}x{height} px, for which {len(data)} bytes are too few")
-    try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise ImageError(f"cannot be decoded ({type(error).__name__})") from None
-    if decoded is None:
-        raise ImageError("cannot be decoded: damaged or an unknown format")
-    if decoded.shape[:2] != header.size:
-        stated, found = f"{width}x{height}", f"{decoded.shape[1]}x{decoded.shape[0]}"
+    image, damage = _decode_jpeg(data, header.mode) if jpeg else (_decode_other(data), "")
+    if image.shape[:2] != header.size:
+        stated, found = f"{width}x{height}", f"{image.shape[1]}x{image.shape[0]}"
         raise ImageError(f"its header states {stated} px, its pixels are {found}")
-    image: Image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
     if header.orientation != 1:
         image = np.ascontiguousarray(_UPRIGHT[header.orientation](image))
-    return image, header
+    return image, replace(header, damage=damage)
 
 
 def is_turned(path: Path) -> bool:

@@ -7,11 +7,13 @@ size and time of change is taken: hashing costs about a hundredth of decoding, a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,16 +22,21 @@ from pathlib import Path
 
 import cv2
 import PIL
+import simplejpeg
 
 from yolite.data.dataset import Split
 from yolite.data.duplicates import find_duplicates
 from yolite.data.look import Look, look_at, problems_of
 from yolite.errors import UserError
-from yolite.files import write_atomically
+from yolite.files import clear_leftovers, write_atomically
 from yolite.paths import cache_folder
 
-_MADE_BY = [1, cv2.__version__, PIL.__version__]
+_MADE_BY = [2, cv2.__version__, PIL.__version__, simplejpeg.__version__]
 """Findings of another form or of other decoders are not used."""
+KEPT_DAYS = 30
+"""So long what was found of a data set is kept without being used."""
+KEPT_UNUSED = 1000
+"""So many looks at images that a data set no longer has, or as many as it has images, are kept."""
 _CHUNK = 16
 _WORTH = 64
 """Fewer images than this a process are not worth starting it."""
@@ -98,6 +105,20 @@ class Store:
         except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
             return {}
 
+    def touch(self) -> str:
+        """Mark the looks as used; return in words where they are."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path)
+        return f"kept in {self.path}"
+
+    def _prune(self) -> None:
+        """Remove the looks of data sets that were not used for long, and what killed processes left."""
+        clear_leftovers(self.path.parent, "*")
+        for file in self.path.parent.glob("*.json"):
+            with contextlib.suppress(OSError):
+                if time.time() - file.stat().st_mtime > KEPT_DAYS * 86400:
+                    file.unlink()
+
     def save(self, looks: Iterable[Look]) -> str:
         """Keep these looks; return in words where they are, or why they are not kept."""
         rows = [list(asdict(look).values()) for look in looks if look.digest]
@@ -107,6 +128,7 @@ class Store:
             text = json.dumps({"made_by": _MADE_BY, "looks": rows})
             write_atomically(own, lambda file: file.write(text.encode()))
             os.replace(own, self.path)
+            self._prune()
         except (OSError, UserError):
             return f"not kept for the next time: {self.path.parent} cannot be written"
         return f"kept in {self.path}"
@@ -146,8 +168,9 @@ def inspect(
         if progress:
             progress(len(found), len(files))
     new = {look.digest for look in found.values()} - known.keys() - {""}
-    all_looks = known | {look.digest: look for look in found.values()}
-    kept = store.save(all_looks.values()) if new else f"kept in {store.path}"
+    used = {look.digest: look for look in found.values()}
+    unused = [look for digest, look in known.items() if digest not in used]  # those used last stand last
+    kept = store.save([*unused[-max(KEPT_UNUSED, len(used)) :], *used.values()]) if new else store.touch()
     line = f"{len(files)} images looked into, {len(new)} of them for the first time; what was found is {kept}"
     return [found[path] for path in paths], line
 

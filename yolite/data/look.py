@@ -27,7 +27,7 @@ class Look:
         digest: Hash of the bytes; empty where they cannot be read.
         kind: The kind of the problem if it cannot be decoded, else empty.
         error: Why it cannot be decoded.
-        format, mode, raw, alpha, exif: See `yolite.data.images.Header`.
+        format, mode, raw, alpha, exif, damage: See `yolite.data.images.Header`.
         gradients: 64 bits as hex: whether each of 8x8 cells is brighter than its left neighbour.
         grey: 64 bytes as hex: the picture at 8x8 px.
     """
@@ -40,6 +40,7 @@ class Look:
     raw: str = ""
     alpha: bool = False
     exif: int = 1
+    damage: str = ""
     gradients: str = ""
     grey: str = ""
 
@@ -65,7 +66,8 @@ def look_at(path: Path, known: frozenset[str] = frozenset()) -> Look:
         image, header = decode(data)
     except ImageError as error:
         return Look(digest, error.kind, str(error))
-    return Look(digest, "", "", header.format, header.mode, header.raw, header.alpha, header.exif, *_small(image))
+    h = header
+    return Look(digest, "", "", h.format, h.mode, h.raw, h.alpha, h.exif, h.damage, *_small(image))
 
 
 def problems_of(path: Path, look: Look) -> list[Problem]:
@@ -75,6 +77,8 @@ def problems_of(path: Path, look: Look) -> list[Problem]:
     found: list[tuple[str, str]] = []
     if path.suffix.lower() not in _SUFFIXES.get(look.format, ()):
         found.append(("extension", f"named {path.suffix or 'without an ending'}, but its content is {look.format}"))
+    if look.damage:
+        found.append(("damaged image", f"damaged inside ({look.damage})"))
     if look.exif != 1:
         found.append(("EXIF orientation", f"stored with EXIF orientation {look.exif}"))
     if look.mode[:1] in ("L", "1", "I", "F"):

@@ -18,7 +18,7 @@ import torch
 from yolite.data.images import ImageError, read_image
 from yolite.data.mosaic import Labelled
 from yolite.errors import UserError
-from yolite.files import write_json
+from yolite.files import clear_leftovers, write_json
 from yolite.geometry import Image, Letterbox, resize
 from yolite.structures import Preprocess, Sample
 
@@ -128,6 +128,7 @@ class Pictures:
         at = 0
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(file.parent, file.stem)
             if shutil.disk_usage(file.parent).free < self.cache_bytes:
                 raise OSError("not enough free space")
             file.with_suffix(".json").unlink(missing_ok=True)  # of another content: no run shall find the two mixed

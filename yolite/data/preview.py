@@ -45,7 +45,7 @@ def draw_batch(batch: Batch, names: Sequence[str]) -> Image:
 
 
 def write_batches(folder: Path, count: int, pictures: Pictures, augment: Augment, names: Sequence[str], seed: int,
-                  batch: int, mosaic_epochs: int) -> list[Path]:  # fmt: skip
+                  batch: int, mosaic_epochs: int, weights: np.ndarray | None = None) -> list[Path]:  # fmt: skip
     """Write the first ``count`` batches of training with these settings as pictures; return their files.
 
     Args:
@@ -57,11 +57,12 @@ def write_batches(folder: Path, count: int, pictures: Pictures, augment: Augment
         seed: Of the run.
         batch: Pictures a batch.
         mosaic_epochs: Epochs before mosaic is closed.
+        weights: How often an epoch shows each picture (`yolite.data.balance`); None: once.
 
     Raises:
         UserError: a file cannot be written.
     """
-    loader = TrainLoader(pictures, augment, batch, seed, mosaic_epochs, workers=0)
+    loader = TrainLoader(pictures, augment, batch, seed, mosaic_epochs, workers=0, weights=weights)
     epochs = range(math.ceil(count / loader.steps))
     files = []
     for number, shown in enumerate(islice((b for e in epochs for b in loader.epoch(e)), count), 1):

@@ -38,19 +38,23 @@ KINDS: dict[str, Kind] = {
     "missing image": Kind("an image that a list, json or annotation names is not there", _IMAGE),
     "unreadable image": Kind("no image, damaged, or no ordinary file", _IMAGE),
     "truncated image": Kind("an image whose end is missing", _IMAGE),
+    "damaged image": Kind("a JPEG that is damaged inside, as far as its decoder can tell", "used as it decodes"),
     "no label file": Kind("an image without a label file", _BACKGROUND),
     "empty label file": Kind("a label file without a box", _BACKGROUND, note=True),
     "unreadable label file": Kind("no UTF-8 text, no XML, a document type, or no ordinary file", _BACKGROUND),
     "label without image": Kind("a label file, or annotation of a json, that belongs to no image", "not used"),
+    "shared label file": Kind("YOLO: images that differ in the ending alone have one label file", _BOTH),
+    "linked folder": Kind("YOLO: a link to a folder inside a folder of images", "not followed"),
+    "file not read": Kind("YOLO: files in a folder of images that do not end like one", "not used", note=True),
     "unreadable role": Kind("train, val or test names what is not there or cannot be read", "the role cannot be used"),
     # rows and entries
-    "field count": Kind("a row that is neither box, polygon nor pose; an XML box without its four numbers", _BOX),
+    "field count": Kind("a row that is neither box, polygon nor pose; COCO, VOC: a box that is not four values", _BOX),
     "ambiguous row": Kind("a row that can be read as polygon and as pose", _BOX),
     "polygon": Kind("a row with the corners of a polygon", "its box is taken", note=True),
     "pose": Kind("a row with a box and keypoints", "its box is taken", note=True),
     "not a number": Kind("text where a number is due", _BOX),
     "not finite": Kind("NaN, infinite, or too large for float32", _BOX),
-    "zero size": Kind("a box whose width or height is zero or negative", _BOX),
+    "zero size": Kind("a box whose width or height is zero (also: in float32) or negative", _BOX),
     "outside": Kind("a box wholly outside the image", _BOX),
     "out of bounds": Kind("a box that passes the image by 1 px or more", "box clipped"),
     "out of bounds by less than 1 px": Kind("a box that passes the image by less", "box clipped", note=True),
@@ -61,9 +65,13 @@ KINDS: dict[str, Kind] = {
     "unknown category": Kind("COCO: a category id that is not in the list of categories", _BOX),
     "image entry": Kind("COCO: an image without id or file_name", _IMAGE),
     "annotation entry": Kind("COCO: an annotation that names no image", _BOX),
+    "misplaced object": Kind("VOC: an object not directly in the root, or in an XML namespace", _BOX),
+    "flag": Kind("COCO, VOC: an iscrowd, ignore or difficult that is neither 0 nor 1", "taken as 0"),
+    "area": Kind("COCO: an area that is no number, below 0, or larger than the image", "that of the box is taken"),
     "duplicate image id": Kind("COCO: two images have one id", "the second is left out"),
     "duplicate annotation id": Kind("COCO: two annotations have one id", _BOTH),
     "no size": Kind("COCO, read without its images: an image without width and height", _IMAGE),
+    "no stated size": Kind("COCO, VOC: an image's size is missing or 0x0", "that of the file is taken", note=True),
     "size differs": Kind("COCO, VOC: the file has another size than stated", "boxes are taken as px of the file"),
     # pictures
     "extension": Kind("a file name that ends like another format", "read by its content"),
@@ -116,16 +124,15 @@ class Problem:
         return f"{self.place}: {self.message}; {self.action}"
 
 
-def summarise(problems: Iterable[Problem], examples: int = 1) -> list[str]:
-    """Return one line a kind: the count and the first example or two."""
-    problems = list(problems)
-    counts = Counter(problem.kind for problem in problems)
-    lines = []
-    for kind, count in counts.most_common():
-        shown = [str(p) for p in problems if p.kind == kind][:examples]
-        more = f" (and {count - len(shown)} more)" if count > len(shown) else ""
-        lines.append(f"{count} x {kind}: " + " | ".join(shown) + more)
-    return lines
+def summarise(problems: Iterable[Problem]) -> str:
+    """Return one line with the counts by kind and what is done about each; empty if there is none."""
+    parts = []
+    every = list(problems)
+    for title, some in (("problem", [p for p in every if not p.note]), ("note", [p for p in every if p.note])):
+        counts = Counter((p.kind, p.action) for p in some).most_common()
+        kinds = ", ".join(f"{count} x {kind} ({action})" for (kind, action), count in counts)
+        parts += [f"{len(some)} {title}{'s' * (len(some) != 1)}: {kinds}"] if some else []
+    return "; ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -148,6 +155,12 @@ class Row:
     area: float | None = None
 
 
+def _has_size(box: Tensor) -> bool:
+    """Return whether a box has a width and a height in float32, which is what training sees."""
+    x1, y1, x2, y2 = box.float().tolist()
+    return bool(x2 > x1 and y2 > y1)
+
+
 def _clipped(row: Row, size: Size, file: Path, problems: list[Problem]) -> Tensor | None:
     """Return the row's box inside the image, or None (reported) if it is no box; as it is if the size is unknown."""
     box = torch.tensor(row.box, dtype=torch.float64)
@@ -155,7 +168,7 @@ def _clipped(row: Row, size: Size, file: Path, problems: list[Problem]) -> Tenso
     if not bool(torch.isfinite(box.float()).all()):
         problems.append(Problem(file, row.line, "not finite", f"box {shown} is not finite"))
         return None
-    if float(box[2] - box[0]) <= 0 or float(box[3] - box[1]) <= 0:
+    if not _has_size(box):
         problems.append(Problem(file, row.line, "zero size", f"box {shown} has no width or no height"))
         return None
     if size == (0, 0):
@@ -163,7 +176,7 @@ def _clipped(row: Row, size: Size, file: Path, problems: list[Problem]) -> Tenso
     inside = clip(box, size)
     past = float((box - inside).abs().max())
     image = f"the image of {size[1]}x{size[0]} px"
-    if float(inside[2] - inside[0]) <= 0 or float(inside[3] - inside[1]) <= 0:
+    if not _has_size(inside):
         problems.append(Problem(file, row.line, "outside", f"box {shown} lies outside {image}"))
         return None
     # YOLO files round to six digits, so a hundredth of a px is no finding at all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
 import logging
@@ -51,6 +52,20 @@ def need_openvino() -> Any:
     finally:
         if blocked:
             del sys.modules[sender]
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """Return the one openvino.Core of this process.
+
+    Each core gives the main thread a stack of its own for signal handlers and takes it away when it goes; of two that
+    go in the order in which they came, the second puts a stack back that is gone, and the next Ctrl-C or ended child
+    process is a segmentation fault.
+
+    Raises:
+        UserError: openvino is not installed.
+    """
+    return need_openvino().Core()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from yolite.export.extras import need_onnx, need_openvino, quiet
+from yolite.export.extras import need_onnx, openvino_core, quiet
 from yolite.structures import Size
 
 _OPERATORS = ["Conv", "Sigmoid", "Mul", "Add", "Concat", "MaxPool", "Resize", "Split", "Relu", "LeakyRelu"]
@@ -120,8 +120,7 @@ def share_in_onnx(floating: Any, path: Path, size: Size, folder: Path) -> float:
 
 def share_in_openvino(path: Path, size: Size) -> float:
     """Return the share of the convolutions' FLOPs that OpenVINO runs in INT8 on this machine; see `share_in_onnx`."""
-    openvino = need_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(path)
     model.reshape([1, 3, *size])
     flops = {}

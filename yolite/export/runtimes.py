@@ -12,7 +12,7 @@ from torch import Tensor
 from yolite.checkpoint import restore_specs
 from yolite.errors import UserError
 from yolite.export.about import KEY, from_text
-from yolite.export.extras import need_onnx, need_openvino
+from yolite.export.extras import need_onnx, need_openvino, openvino_core
 from yolite.export.graph import raw_names
 from yolite.export.vet import read_program
 from yolite.structures import HeadSpec
@@ -92,7 +92,7 @@ def open_openvino(path: Path, device: torch.device, outputs: Outputs) -> tuple[d
     openvino = need_openvino()
     if device.type != "cpu":
         raise UserError(f"{path} runs on the processor here: give --device cpu")
-    core = openvino.Core()
+    core = openvino_core()
     try:
         with path.open("rb") as file:
             if b"<net" not in file.read(1000):  # OpenVINO would try all other formats on it, and print what it thinks

@@ -11,7 +11,7 @@ import torch
 
 from yolite.errors import UserError
 from yolite.export.about import KEY
-from yolite.export.extras import need_onnx, need_openvino, quiet
+from yolite.export.extras import need_onnx, need_openvino, openvino_core, quiet
 from yolite.export.graph import Readable
 
 OPSET = 23
@@ -84,7 +84,7 @@ def write_onnx(proto: Any, text: str, path: Path) -> None:
 def write_openvino(proto: Any, text: str, path: Path) -> None:
     """Write an OpenVINO file (.xml, weights in .bin beside it), float32 weights uncompressed."""
     openvino = need_openvino()
-    model = openvino.Core().read_model(proto.SerializeToString())
+    model = openvino_core().read_model(proto.SerializeToString())
     model.set_rt_info(text, [KEY])
     with _told(path):
         openvino.save_model(model, path, compress_to_fp16=False)

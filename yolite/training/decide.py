@@ -49,8 +49,8 @@ def decide_cache(pictures: Pictures, role: str, config: Config, console: Console
     with processes.one_first() if setting == "disk" else nullcontext(), console.track(f"{role}: decoding") as progress:
         bad = pictures.fill_cache(progress, None if setting == "ram" else folder)
     problems = [Problem(s.path, 0, "unreadable image", why, "image left out") for s, why in bad if s.path]
-    for line in summarise(problems):
-        console.warn(f"{role}: {line}")
+    if problems:
+        console.warn(f"{role}: {summarise(problems)}; first: {problems[0]}")
     if not len(pictures):
         raise UserError(f"no image of the role {role} can be read (first: {problems[0]})")
     return setting

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -15,6 +14,9 @@ from yolite.data.images import ImageError, image_size
 from yolite.data.problems import Problem, Row, make_sample
 from yolite.errors import UserError
 from yolite.structures import Sample, Size
+
+_MOST_AREA = 1e18
+"""px²: of an image whose size nobody says."""
 
 
 def read_annotations(file: Path) -> dict[str, Any]:
@@ -30,55 +32,111 @@ def read_annotations(file: Path) -> dict[str, Any]:
     return content
 
 
+def _shown(value: Any) -> str:
+    """Return a value for a message."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "nested too deep to be shown"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    """Return whether a value is a number; Python counts true and false among them, too."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_ident(value: Any) -> TypeGuard[int | str]:
+    """Return whether a value can be the id of an image or annotation: a whole number or text."""
+    return isinstance(value, (int, str)) and not isinstance(value, bool)
+
+
 def category_names(content: dict[str, Any], file: Path) -> dict[int, str]:
     """Return {category id: name}, by ascending id.
 
     Raises:
         UserError: an entry without a whole-number id or a name, or two with the same one.
     """
-    try:
-        pairs = sorted((int(c["id"]), str(c["name"])) for c in content["categories"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise UserError(f"{file}: every category needs a whole-number id and a name") from None
+    pairs = []
+    for entry in content["categories"]:
+        ident = entry.get("id") if isinstance(entry, dict) else None
+        if not _is_number(ident) or ident % 1 != 0 or "name" not in entry:
+            raise UserError(f"{file}: every category needs a whole-number id and a name, not {_shown(entry)}")
+        pairs.append((int(ident), str(entry["name"])))
+    pairs.sort()
     for what, column in zip(("id", "name"), zip(*pairs, strict=True), strict=False):
         if twice := [value for value, count in Counter(column).items() if count > 1]:
             raise UserError(f"{file}: two categories have the {what} {twice[0]!r}: give each its own")
     return dict(pairs)
 
 
-def _ident(annotation: Any) -> int:
-    """Return an annotation's id for messages; 0 where it has none that is a whole number."""
+def _report(annotation: Any, kind: str, message: str, file: Path, problems: list[Problem]) -> None:
+    """Report an annotation at its id; one that is no whole number from 1 on is named in the message."""
     ident = annotation.get("id") if isinstance(annotation, dict) else None
-    return ident if isinstance(ident, int) else 0
+    line = _line(annotation)
+    where = "" if line > 0 else f" (annotation {'without id' if ident is None else 'id ' + _shown(ident)})"
+    problems.append(Problem(file, line, kind, message + where))
+
+
+def _line(annotation: Any) -> int:
+    """Return an annotation's id for `Problem.line`; 0 where it has none that is a whole number from 1 on."""
+    ident = annotation.get("id") if isinstance(annotation, dict) else None
+    return ident if isinstance(ident, int) and not isinstance(ident, bool) and ident > 0 else 0
+
+
+def _box(stated: Any) -> tuple[tuple[float, float, float, float] | None, str]:
+    """Return a ``bbox`` as xyxy in image px; or None, and the kind of finding that it is."""
+    if not isinstance(stated, list) or len(stated) != 4:
+        return None, "field count"
+    if not all(map(_is_number, stated)):
+        return None, "not a number"
+    try:
+        x1, y1, x2, y2 = xywh_to_xyxy(torch.tensor([float(v) for v in stated], dtype=torch.float64)).tolist()
+    except OverflowError:  # a whole number of hundreds of digits
+        return None, "not finite"
+    return (x1, y1, x2, y2), ""
+
+
+def _area(annotation: dict[str, Any], size: Size, file: Path, problems: list[Problem]) -> float | None:
+    """Return the stated area in px²; None (reported, where there is one) if it cannot be that of anything."""
+    stated = annotation.get("area")
+    most = size[0] * size[1] or _MOST_AREA
+    if stated is None or (_is_number(stated) and 0 <= stated <= most):
+        return None if stated is None else float(stated)
+    # one that is no area would put the box into a wrong class of size, or into none
+    _report(annotation, "area", f"area {_shown(stated)} is no number from 0 to {most:g}", file, problems)
+    return None
+
+
+def _flag(annotation: dict[str, Any], name: str, file: Path, problems: list[Problem]) -> bool:
+    """Return whether ``iscrowd`` or ``ignore`` is set; what is neither 0 nor 1 is reported."""
+    stated = annotation.get(name)
+    if stated not in (None, 0, 1, "0", "1"):
+        _report(annotation, "flag", f"{name} {_shown(stated)} is neither 0 nor 1", file, problems)
+    return stated in (1, "1")
 
 
 def _row(
-    annotation: dict[str, Any], categories: dict[int, str], names: list[str], file: Path, problems: list[Problem]
-) -> Row | None:
+    annotation: dict[str, Any], categories: dict[int, str], names: list[str], size: Size, file: Path,
+    problems: list[Problem],
+) -> Row | None:  # fmt: skip
     """Read one annotation, or report what is wrong with it and return None."""
-    ident, category = _ident(annotation), annotation.get("category_id")
-    if not isinstance(category, int) or category not in categories:
-        message = f"category {category!r} is not in the list of categories"
-        problems.append(Problem(file, ident, "unknown category", message))
+    category = annotation.get("category_id")
+    if not _is_number(category) or category not in categories:
+        message = f"category {_shown(category)} is not in the list of categories"
+        _report(annotation, "unknown category", message, file, problems)
         return None
-    if categories[category] not in names:
-        message = f"class {categories[category]!r} is not one of the data set's classes ({', '.join(names[:4])} ...)"
-        problems.append(Problem(file, ident, "unknown class", message))
+    name = categories[int(category)]
+    if name not in names:
+        message = f"class {name!r} is not one of the data set's classes ({', '.join(names[:4])} ...)"
+        _report(annotation, "unknown class", message, file, problems)
         return None
-    try:
-        box = torch.tensor([float(v) for v in annotation["bbox"]], dtype=torch.float64)
-        x1, y1, x2, y2 = xywh_to_xyxy(box).tolist()
-        stated = annotation.get("area")
-        area = None if stated is None else float(stated)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        message = "bbox is not four numbers, or area is no number"
-        problems.append(Problem(file, ident, "not a number", message))
+    box, kind = _box(annotation.get("bbox"))
+    if box is None:
+        _report(annotation, kind, f"bbox {_shown(annotation.get('bbox'))} is not four numbers", file, problems)
         return None
-    # an area that is no area (NaN, negative) would put the box into no size class: the box's own is taken
-    usable = area is not None and math.isfinite(area) and area >= 0
-    crowd, ignore = annotation.get("iscrowd") in (1, True, "1"), annotation.get("ignore") in (1, True, "1")
-    label = names.index(categories[category])
-    return Row(ident, (x1, y1, x2, y2), label, crowd, ignore, area if usable else None)
+    crowd, ignore = (_flag(annotation, key, file, problems) for key in ("iscrowd", "ignore"))
+    return Row(_line(annotation), box, names.index(name), crowd, ignore, _area(annotation, size, file, problems))
 
 
 def _size(
@@ -86,7 +144,7 @@ def _size(
 ) -> Size | None:
     """Return the image's size: that of the file where there is one, else the one the json states."""
     sides: list[Any] = [record.get("height"), record.get("width")]
-    usable = all(isinstance(side, (int, float)) and 1 <= side < 1e9 for side in sides)
+    usable = all(_is_number(side) and 1 <= side < 1e9 for side in sides)
     stated = (int(sides[0]), int(sides[1])) if usable else (0, 0)
     if path is None:
         if need_size and not usable:
@@ -99,6 +157,9 @@ def _size(
     except ImageError as error:
         problems.append(Problem(path, 0, error.kind, str(error)))
         return None
+    if not usable:
+        sides_said = f"width {_shown(record.get('width'))}, height {_shown(record.get('height'))}"
+        problems.append(Problem(path, 0, "no stated size", f"{file.name} gives it {sides_said}"))
     if min(stated) > 0 and actual != stated:
         message = f"{file.name} says {stated[1]}x{stated[0]} px, the file has {actual[1]}x{actual[0]}"
         problems.append(Problem(path, 0, "size differs", message))
@@ -106,8 +167,9 @@ def _size(
 
 
 def read_coco(
-    file: Path, images: Path | None, names: list[str], problems: list[Problem], need_sizes: bool = True
-) -> tuple[list[Sample], list[int]]:
+    file: Path, images: Path | None, names: list[str], problems: list[Problem], unread: Counter[str],
+    need_sizes: bool = True,
+) -> tuple[list[Sample], list[int]]:  # fmt: skip
     """Read the samples of a COCO json.
 
     Args:
@@ -115,19 +177,21 @@ def read_coco(
         images: Folder of the images; None reads boxes alone (``Sample.path`` is None).
         names: The data set's classes; categories are matched to them by name.
         problems: Findings are added here.
+        unread: What the json holds besides boxes (masks, key points, licences …) is counted here, by key.
         need_sizes: Leave out images whose size nobody says; else theirs is (0, 0).
 
     Returns:
         The samples, and the category id of each class (−1 for a name this file lacks).
     """
     content = read_annotations(file)
+    _count_unread(content, unread)
     categories = category_names(content, file)
     grouped = _by_image(content["annotations"], file, problems)
     seen: set[int | str] = set()
     samples = []
     for record in content["images"]:
-        if not isinstance(record, dict) or not isinstance(record.get("id"), (int, str)) or "file_name" not in record:
-            message = f"image entry {str(record)[:60]!r} lacks an id or a file_name"
+        if not isinstance(record, dict) or not _is_ident(record.get("id")) or "file_name" not in record:
+            message = f"image entry {_shown(record)} lacks an id (a whole number or text) or a file_name"
             problems.append(Problem(file, 0, "image entry", message))
             continue
         if record["id"] in seen:
@@ -140,12 +204,12 @@ def read_coco(
         found = grouped.pop(record["id"], [])
         if size is None:
             continue
-        rows = [row for a in found if (row := _row(a, categories, names, file, problems)) is not None]
+        rows = [row for a in found if (row := _row(a, categories, names, size, file, problems)) is not None]
         samples.append(make_sample(path, size, rows, file, record["id"], problems))
     for ident, orphans in grouped.items():
         for annotation in orphans:
             message = f"annotation of image {ident!r}, which is not in the list of images"
-            problems.append(Problem(file, _ident(annotation), "label without image", message))
+            _report(annotation, "label without image", message, file, problems)
     ids = {name: ident for ident, name in categories.items()}
     return samples, [ids.get(name, -1) for name in names]
 
@@ -153,17 +217,22 @@ def read_coco(
 def _by_image(annotations: list[Any], file: Path, problems: list[Problem]) -> dict[Any, list[dict[str, Any]]]:
     """Group annotations by image id, reporting entries that are none."""
     grouped: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    seen: set[int] = set()
+    seen: set[int | str] = set()
     for annotation in annotations:
-        ident = _ident(annotation)
-        if ident and ident in seen:
-            problems.append(Problem(file, ident, "duplicate annotation id", f"two annotations have the id {ident}"))
-        seen.add(ident)
-        if isinstance(annotation, dict) and isinstance(annotation.get("image_id"), (int, str)):
-            grouped[annotation["image_id"]].append(annotation)
+        if not isinstance(annotation, dict):
+            _report(annotation, "annotation entry", f"{_shown(annotation)} is no annotation", file, problems)
+            continue
+        ident = annotation.get("id")
+        if _is_ident(ident):
+            if ident in seen:
+                message = f"two annotations have the id {_shown(ident)}"
+                _report(annotation, "duplicate annotation id", message, file, problems)
+            seen.add(ident)
+        image = annotation.get("image_id")
+        if _is_ident(image):
+            grouped[image].append(annotation)
         else:
-            message = f"annotation {str(annotation)[:60]!r} names no image"
-            problems.append(Problem(file, ident, "annotation entry", message))
+            _report(annotation, "annotation entry", f"image_id {_shown(image)} names no image", file, problems)
     return grouped
 
 
@@ -174,12 +243,10 @@ _READ = {
 }
 
 
-def unread_keys(file: Path) -> Counter[str]:
-    """Count what a json holds besides boxes (masks, key points, licences …), by key."""
-    content = read_annotations(file)
-    found = Counter(key for key in content if key not in _READ)
+def _count_unread(content: dict[str, Any], unread: Counter[str]) -> None:
+    """Count what a json holds besides boxes, by key."""
+    unread.update(key for key in content if key not in _READ)
     for kind, read in _READ.items():
         for entry in content[kind]:
             if isinstance(entry, dict):
-                found.update(key for key, value in entry.items() if key not in read and value not in (None, "", [], {}))
-    return found
+                unread.update(k for k, value in entry.items() if k not in read and value not in (None, "", [], {}))

@@ -77,36 +77,66 @@ def _image_of(root: Path, stem: str) -> Path:
 
 
 def _check_size(tree: ElementTree.Element, size: Size, file: Path, problems: list[Problem]) -> None:
-    """Report an annotation that states another size than the image has."""
-    texts = [tree.findtext(f"size/{side}") or "0" for side in ("height", "width")]
+    """Report an annotation that states another size than the image has, or none."""
+    texts = [(tree.findtext(f"size/{side}") or "").strip() for side in ("height", "width")]
     try:
-        stated = [float(text) for text in texts]  # some tools write 60.0
+        stated = [float(text or 0) for text in texts]  # some tools write 60.0
     except ValueError:
         stated = [math.nan, math.nan]
-    if not min(stated) <= 0 and tuple(stated) != size:
-        message = f"the XML says {texts[1]}x{texts[0]} px, the image has {size[1]}x{size[0]}"
+    said = "x".join((text or "nothing")[:40] for text in reversed(texts))
+    if min(stated) <= 0:
+        problems.append(Problem(file, 0, "no stated size", f"the XML says {said} px"))
+    elif tuple(stated) != size:
+        message = f"the XML says {said} px, the image has {size[1]}x{size[0]}"
         problems.append(Problem(file, 0, "size differs", message))
 
 
+def _objects(tree: ElementTree.Element, file: Path, problems: list[Problem]) -> list[ElementTree.Element]:
+    """Return the objects of an annotation; those that are not where VOC has them are reported."""
+    objects = tree.findall("object")
+    here = set(map(id, objects))
+    astray = [item for item in tree.iter() if item.tag.rpartition("}")[2] == "object" and id(item) not in here]
+    if astray:
+        where = f"<{astray[0].tag[:60]}> somewhere in <{tree.tag[:60]}>"
+        message = f"{len(astray)} objects are not directly in <annotation> (first: {where})"
+        problems.append(Problem(file, 0, "misplaced object", message))
+    elif not objects:
+        problems.append(Problem(file, 0, "empty label file", "there is no object in it"))
+    return objects
+
+
+def _box(element: ElementTree.Element) -> tuple[tuple[float, float, float, float] | None, str, str]:
+    """Return an object's box, numbers as written (no −1); or None, the kind of finding that it is, and its values."""
+    texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+    shown = ", ".join("nothing" if text is None else text.strip()[:20] for text in texts)
+    try:
+        x1, y1, x2, y2 = (float(text or "") for text in texts)
+    except ValueError:
+        missing = any(text is None or not text.strip() for text in texts)
+        return None, "field count" if missing else "not a number", shown
+    return (x1, y1, x2, y2), "", shown
+
+
 def _rows(file: Path, objects: Iterable[ElementTree.Element], names: list[str], problems: list[Problem]) -> list[Row]:
-    """Read the boxes of one annotation, numbers as written (no −1)."""
+    """Read the boxes of one annotation."""
     rows = []
     for number, element in enumerate(objects, 1):
         name = (element.findtext("name") or "").strip()
         if name not in names:
             problems.append(Problem(file, number, "unknown class", f"class {name[:60]!r} is not in the list"))
             continue
-        try:
-            x1, y1, x2, y2 = (float(element.findtext(f"bndbox/{k}") or "") for k in ("xmin", "ymin", "xmax", "ymax"))
-        except ValueError:
-            problems.append(Problem(file, number, "field count", "bndbox is not four numbers"))
+        box, kind, shown = _box(element)
+        if box is None:
+            problems.append(Problem(file, number, kind, f"bndbox {shown} is not four numbers"))
             continue
-        difficult = (element.findtext("difficult") or "0").strip() == "1"
-        rows.append(Row(number, (x1, y1, x2, y2), names.index(name), difficult=difficult))
+        difficult = (element.findtext("difficult") or "0").strip()
+        if difficult not in ("0", "1"):
+            problems.append(Problem(file, number, "flag", f"difficult {difficult[:60]!r} is neither 0 nor 1"))
+        rows.append(Row(number, box, names.index(name), difficult=difficult == "1"))
     return rows
 
 
-def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]) -> list[Sample]:
+def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem], unread: Counter[str]) -> list[Sample]:
     """Read the samples of one list of a VOC root.
 
     Args:
@@ -114,6 +144,7 @@ def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]
         listing: Name of the list, with or without ``.txt``.
         names: The data set's classes.
         problems: Findings are added here.
+        unread: What objects hold besides name, box and difficult (truncated, pose, part …) is counted here, by tag.
 
     Raises:
         UserError: there is no such list, or it is empty.
@@ -134,10 +165,9 @@ def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]
         try:
             tree = _parse(annotation)
             _check_size(tree, size, annotation, problems)
-            objects = tree.findall("object")
+            objects = _objects(tree, annotation, problems)
             rows = _rows(annotation, objects, names, problems)
-            if not objects:
-                problems.append(Problem(annotation, 0, "empty label file", "there is no object in it"))
+            _count_unread(objects, unread)
         except FileNotFoundError:
             text = "there is no annotation"
             problems.append(Problem(annotation, 0, "no label file", text))
@@ -149,18 +179,12 @@ def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]
     return samples
 
 
-def unread_keys(annotations: Iterable[Path]) -> Counter[str]:
-    """Count what the objects of annotations hold besides name, box and difficult (truncated, pose, part …), by tag."""
-    found: Counter[str] = Counter()
-    for file in annotations:
-        try:
-            tags = [tag for item in _parse(file).iterfind("object") for tag in item]
-        except (OSError, ValueError):
-            continue  # reported by `read_voc`
-        for tag in tags:
-            said = len(tag) > 0 or (tag.text or "").strip() not in ("", "0", "Unspecified")
-            found[tag.tag] += said and tag.tag not in ("name", "bndbox", "difficult")
-    return +found
+def _count_unread(objects: Iterable[ElementTree.Element], unread: Counter[str]) -> None:
+    """Count what objects hold besides what is read, by tag."""
+    for tag in (tag for item in objects for tag in item):
+        said = len(tag) > 0 or (tag.text or "").strip() not in ("", "0", "Unspecified")
+        if said and tag.tag not in ("name", "bndbox", "difficult"):
+            unread[tag.tag] += 1
 
 
 def _report_orphans(root: Path, problems: list[Problem]) -> None:

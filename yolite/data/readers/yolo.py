@@ -10,16 +10,17 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from yolite.boxes import cxcywh_to_xyxy
-from yolite.data.images import SUFFIXES, ImageError, image_files, image_size
+from yolite.data.images import SUFFIXES, ImageError, image_size
 from yolite.data.problems import Problem, Row, make_sample
+from yolite.data.readers.folders import images_of, label_path, orphans
 from yolite.errors import UserError
-from yolite.files import read_label, read_lines
+from yolite.files import read_label
 from yolite.structures import Sample, Size
 
 MOST_CLASSES = 10_000
@@ -30,28 +31,6 @@ _POSES = 10
 """So many rows at least must look like poses before they are taken for poses."""
 _NEW_LINE = re.compile("\r\n|\r|\n")
 Style = Callable[[], str]
-
-
-def label_path(image: Path) -> Path:
-    """Return the label file of an image: the last folder named ``images`` becomes ``labels``, the ending ``.txt``."""
-    parts = list(image.parts)
-    for i in range(len(parts) - 2, -1, -1):
-        if parts[i] == "images":
-            parts[i] = "labels"
-            break
-    labels = Path(*parts)
-    return labels.with_suffix(".txt") if labels.name else labels / ".txt"  # a list may hold anything, even "/"
-
-
-def _images_of(entry: Path) -> list[Path]:
-    """List the images that a role's entry names: a folder (searched through), or a text file with a path a line."""
-    if entry.is_dir():
-        return image_files(entry)
-    if entry.suffix == ".txt" and entry.is_file():
-        return [entry.parent / line for line in read_lines(entry)]
-    if entry.is_file():
-        raise UserError(f"{entry} is no list of images: give a folder or a .txt file with one image path a line")
-    raise UserError(f"{entry} does not exist: check the path in the data set's description")
 
 
 def _is_polygon(numbers: list[float]) -> bool:
@@ -201,18 +180,21 @@ def read_labels(
     return [row for row in rows if row is not None]
 
 
-def read_yolo(entries: list[Path], classes: int | None, problems: list[Problem]) -> list[Sample]:
+def read_yolo(
+    entries: list[Path], classes: int | None, problems: list[Problem], others: Sequence[Path] = ()
+) -> list[Sample]:
     """Read the samples of a role.
 
     Args:
         entries: Folders of images or lists of image paths.
         classes: Number of names; None where the data set has none (any id is taken).
         problems: Findings are added here.
+        others: What plays the other roles: its labels are no orphans of this one.
 
     Raises:
         UserError: an entry does not exist or holds no image.
     """
-    images = [image for entry in entries for image in _images_of(entry)]
+    images = [image for entry in entries for image in images_of(entry, problems)]
     if not images:
         where = ", ".join(str(e) for e in entries)
         raise UserError(f"{where} holds no images ({', '.join(sorted(SUFFIXES))}): check the path")
@@ -227,8 +209,27 @@ def read_yolo(entries: list[Path], classes: int | None, problems: list[Problem])
         labels = label_path(image)
         rows = read_labels(labels, size, classes, problems, style)
         samples.append(make_sample(image, size, rows, labels, image.stem, problems))
-    report_orphans(images, problems)
+    _report_shared([sample.path for sample in samples if sample.path], problems)
+    for file, why in orphans(entries, images, others):
+        if file != label_path(file) or _holds_rows(file):
+            problems.append(Problem(file, 0, "label without image", why))
     return samples
+
+
+def _report_shared(images: Sequence[Path], problems: list[Problem]) -> None:
+    """Report label files that several images have, as their names differ in the ending alone."""
+    sharing: dict[Path, list[str]] = {}
+    for image in dict.fromkeys(images):  # a list may name an image twice
+        sharing.setdefault(label_path(image), []).append(image.name)
+    for file, names in sharing.items():
+        if len(names) > 1:
+            problems.append(Problem(file, 0, "shared label file", f"it belongs to {' and '.join(names)}"))
+
+
+def _holds_rows(file: Path) -> bool:
+    """Return whether a text file is empty, or begins with numbers."""
+    text = _label_text(file, [])
+    return text is not None and _numbers(text.strip().partition("\n")[0]) is not None
 
 
 def class_count(entries: list[Path]) -> int:
@@ -237,7 +238,7 @@ def class_count(entries: list[Path]) -> int:
     Raises:
         UserError: an entry does not exist, or the ids are no numbering of classes.
     """
-    labels = [label_path(image) for entry in entries for image in _images_of(entry)]
+    labels = [label_path(image) for entry in entries for image in images_of(entry, [])]
     # only the ids count here: the boxes are read, and what is wrong with them is reported, by `read_yolo`
     largest = [
         max((row.label for row in read_labels(file, (1, 1), None, [], lambda: "polygon")), default=0) for file in labels
@@ -247,14 +248,3 @@ def class_count(entries: list[Path]) -> int:
         worst = labels[largest.index(count - 1)]
         raise UserError(f"{worst} has the class id {count - 1}: mend it, or list the class names in a classes.txt")
     return count
-
-
-def report_orphans(images: list[Path], problems: list[Problem]) -> None:
-    """Report label files beside those of ``images`` that belong to no image, in the list or not."""
-    beside = {file for folder in {image.parent for image in images} if folder.is_dir() for file in folder.iterdir()}
-    known = {label_path(file) for file in beside if file.suffix.lower() in SUFFIXES}
-    for folder in sorted({label_path(image).parent for image in images}):
-        if folder.name == "labels" or "labels" in folder.parts:
-            for file in sorted(folder.glob("*.txt")):
-                if file not in known and file.name != "classes.txt":
-                    problems.append(Problem(file, 0, "label without image", "no image belongs to it"))

@@ -9,7 +9,7 @@ import torch
 
 from yolite.boxes import xyxy_to_cxcywh
 from yolite.data.images import SUFFIXES
-from yolite.data.readers.yolo import label_path
+from yolite.data.readers.folders import label_path
 from yolite.structures import Sample
 
 
