@@ -499,21 +499,3 @@ def test_names_that_are_no_text(weights: Path, tmp_path: Path) -> None:  # noqa:
                           capture_output=True, check=False, env=environment)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "r.json").read_text())["images"][0]["path"] == str(tmp_path / name)
-
-
-def test_anchors_a_level_that_would_change_nothing(cli: Cli, weights: Path, shapes: Path, tmp_path: Path) -> None:  # noqa: F811
-    words = (
-        "train",
-        "--weights",
-        weights,
-        "--data",
-        shapes,
-        "--out",
-        tmp_path / "run",
-        "model.code.anchors_per_level=7",
-    )
-    status, _, err = cli(*words)
-    assert status == 2
-    assert "model.code.anchors_per_level=7 has no effect: the anchors are given" in err
-    assert err.count("\n") == 1
-    assert not (tmp_path / "run").exists()
