@@ -275,6 +275,14 @@ def test_one_file_in_two_roles(cli: Cli, three_formats: dict[str, Path]) -> None
     assert "the same file again (train and val)" in report["problems"][-1]["message"]
 
 
+@pytest.mark.parametrize("name", [r"$\foo$", "\ud800"])
+def test_a_class_name_that_is_no_formula(cli: Cli, three_formats: dict[str, Path], tmp_path: Path, name: str) -> None:
+    data = three_formats["yolo"]
+    data.write_text(data.read_text().replace("'block'", json.dumps(name)))
+    assert cli("check", "--data", data, "--plot", tmp_path / "p.png")[0] == 0
+    assert cv2.imread(str(tmp_path / "p.png")) is not None
+
+
 def test_findings_that_read_alike_all_count(cli: Cli, three_formats: dict[str, Path], capfd) -> None:
     """Of annotations without ids nothing tells two of one fault apart; a picture that is listed twice has it once."""
     file = three_formats["coco"].parent / "coco.json"
