@@ -117,6 +117,13 @@ def test_importing_yolite_is_light_and_quiet() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_detection_starts_without_the_compiler_of_torch() -> None:
+    """torchvision's package imports it, which takes longer than everything else that detection imports but torch."""
+    code = "import sys, yolite.commands.detect; print({'torchvision', 'torch._dynamo'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_the_table_of_settings_is_that_of_the_code() -> None:
     from docs.settings import text
 

@@ -80,7 +80,7 @@ def _merged(processes: Processes, count: int, own: Tally) -> Tally:
     shares = processes.gather(own)
     iterators = [iter(share.entries) for share in shares]
     together = Tally(bad=[line for share in shares for line in share.bad])
-    if any(share.entries for share in shares):
+    if sum(len(share.entries) for share in shares) == count:  # none of the sources is a video
         together.entries = [next(iterators[number % processes.world]) for number in range(count)]
     for name in ("pictures", "frames", "broken", "boxes", "capped"):
         setattr(together, name, sum(getattr(share, name) for share in shares))

@@ -69,7 +69,7 @@ def evaluate_weights(
     if report:
         content = load_checkpoint(find_weights(weights))
         history = history_of(Path(weights), content)
-        if not history:
+        if not history and "training" in content:
             console.say("no epoch of this run is finished: the report has no curves of the training")
         story = tell_run(f"{weights} on {split}", content, history, [data], config, plain["seconds"])
         say_report(report, write_report(report, story, found, data.samples), console)
@@ -97,7 +97,7 @@ def _detect(
     bad = [line for part in processes.gather(bad) for line in part]
     if bad:
         console.warn(f"{len(bad)} images could not be read and count as not detected on (first: {bad[0]})")
-    seconds = {**inference.seconds, "decode": reading.get("decode", 0.0)}
+    seconds = {"decode": reading.get("decode", 0.0), **inference.seconds}
     seconds["preprocess"] += reading.get("preprocess", 0.0)
     return result, detections, dict(zip(seconds, processes.sum(list(seconds.values())), strict=True))
 

@@ -91,10 +91,10 @@ def make_request(weights: Path, format: str, out: Path | None, int8: bool, nms: 
     for name, value in thresholds.items():
         if value is not None and not nms:
             raise UserError(f"--{name} belongs to --nms: without it, who runs the file chooses")
+    if format == "openvino":
+        need_openvino()  # first: its extra brings the other
     if format != "torchexport":
         need_onnx()
-    if format == "openvino":
-        need_openvino()
     suffix = SUFFIX[format]
     out = out or weights.with_name(f"{weights.stem}{'-int8' if int8 else ''}{suffix}")
     if out.suffix != suffix:
