@@ -18,7 +18,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from yolite.build import build_augment, build_dataset, build_loss, build_preprocess  # noqa: E402
+from yolite.build import build_augment, build_loss, build_preprocess  # noqa: E402
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess  # noqa: E402
 from yolite.commands.explain import LIMITS  # noqa: E402
 from yolite.config import make_config  # noqa: E402
@@ -35,6 +35,7 @@ from yolite.explain.trace import Trace, follow  # noqa: E402
 from yolite.explain.truth import Truth, read_truth  # noqa: E402
 from yolite.geometry import Image  # noqa: E402
 from yolite.inference import Inference, TorchNetwork  # noqa: E402
+from yolite.reading import build_dataset  # noqa: E402
 from yolite.report.pictures import jpeg  # noqa: E402
 from yolite.structures import Targets  # noqa: E402
 

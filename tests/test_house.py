@@ -73,6 +73,7 @@ def test_data_and_evaluation_do_not_know_each_other_or_models() -> None:
 def test_config_is_seen_by_those_who_build() -> None:
     allowed = {
         "build",
+        "reading",
         "training.trainer",
         "training.prepare",
         "training.decide",

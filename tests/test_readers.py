@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from tests.conftest import scene
-from yolite.build import build_dataset
 from yolite.config import make_config
 from yolite.console import Console
 from yolite.data.dataset import Split
 from yolite.data.images import write_image
 from yolite.errors import UserError
+from yolite.reading import build_dataset
 
 
 def load(source: Path, role: str = "train", need_images: bool = True, **roles: str) -> Split:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from yolite.anchors import kmeans_anchors
-from yolite.build import build_augment, build_dataset, build_preprocess, look_into
+from yolite.build import build_augment, build_preprocess
 from yolite.charts import plot_data, require_png
 from yolite.config import Config, load_config
 from yolite.console import Console
@@ -23,6 +23,7 @@ from yolite.data.problems import Problem
 from yolite.errors import UserError
 from yolite.files import check_writable, write_json
 from yolite.paths import free_run_folder
+from yolite.reading import build_dataset, look_into
 from yolite.training.batch import USUAL
 from yolite.training.decide import decide_class_weights, decide_hflip, decide_image_weights
 

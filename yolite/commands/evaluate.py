@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from yolite.build import build_dataset, build_preprocess, load_split
+from yolite.build import build_preprocess
 from yolite.checkpoint import find_weights, load_checkpoint
 from yolite.commands.common import check_classes, config_of_weights, settings_of_use
 from yolite.commands.findings import findings_files, plain_findings, print_findings, say_report, write_findings
@@ -28,6 +28,7 @@ from yolite.files import write_json
 from yolite.inference import Inference, Model
 from yolite.postprocess import Thresholds
 from yolite.processes import Processes, join, leave
+from yolite.reading import build_dataset, load_split
 from yolite.report.evaluation import write_report
 from yolite.structures import Batch, Detections, Sample
 from yolite.weights import open_model

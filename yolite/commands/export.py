@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from yolite.build import build_dataset, build_preprocess, load_split
+from yolite.build import build_preprocess
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
 from yolite.commands.common import check_classes, config_of_weights, settings_of_use
 from yolite.config import Config, to_plain
@@ -44,6 +44,7 @@ from yolite.inference import Inference, TorchNetwork
 from yolite.models.detector import fused
 from yolite.models.summary import summarise
 from yolite.postprocess import Thresholds
+from yolite.reading import build_dataset, load_split
 from yolite.structures import Sample
 
 CPU = torch.device("cpu")
