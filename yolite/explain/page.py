@@ -76,7 +76,7 @@ def _pictures(
     levels = range(len(specs))
     out: dict[str, list[Shown]] = {}
     found = f"{len(trace.found)} boxes above {trace.limits.conf:g}, after NMS."
-    out["found"] = [shelf.add("found", draw.draw_found(trace, names, True), found)]
+    out["found"] = [shelf.add("found", draw.draw_result(trace, names), found)]
     out["letterbox"] = [shelf.add("letterbox", draw.draw_letterbox(trace), "The network's input.")]
     strides = [stage.stride for stage in scales if stage.stride > 1]
     remains = "As it is, then one px a cell at strides " + ", ".join(map(str, strides)) + "."

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from yolite.draw import colour as class_colour
 from yolite.explain.canvas import BLUE, GREEN, RED, SIDE, WHITE, YELLOW, Box, Canvas, side_by_side
@@ -75,16 +76,22 @@ def draw_letterbox(trace: Trace) -> Image:
     return canvas.image
 
 
+def _draw_scored(
+    canvas: Canvas, boxes: Tensor, labels: Tensor, scores: Tensor, names: Sequence[str], named: bool
+) -> None:
+    """Draw boxes [N, 4] in px of the canvas; with ``named`` the first ones with their class and score."""
+    rows = list(zip(boxes.tolist(), labels.tolist(), scores.tolist(), strict=True))
+    few = rows[: NAMES * named]
+    for box, label, _ in rows[len(few) :]:
+        canvas.box(box, class_colour(label), 1)
+    canvas.boxes([b for b, _, _ in few], [c for _, c, _ in few], [f"{names[c]} {score:.2f}" for _, c, score in few])
+
+
 def draw_found(trace: Trace, names: Sequence[str], after: bool) -> Image:
-    """Draw the candidates before NMS, or what it keeps."""
-    found = trace.candidates
-    rows = found.kept.tolist() if after else found.scores.argsort(descending=True, stable=True).tolist()
-    canvas = Canvas(trace.pixels)
-    texts = [f"{names[int(found.labels[i])]} {float(found.scores[i]):.2f}" for i in rows[: NAMES * after]]
-    for i in rows[len(texts) :]:
-        canvas.box(found.boxes[i].tolist(), class_colour(int(found.labels[i])), 1)
-    few = rows[: len(texts)]
-    canvas.boxes([found.boxes[i].tolist() for i in few], [int(found.labels[i]) for i in few], texts)
+    """Draw the candidates before NMS, or what it keeps, on the input."""
+    found, canvas = trace.candidates, Canvas(trace.pixels)
+    rows = found.kept if after else found.scores.argsort(descending=True, stable=True)
+    _draw_scored(canvas, found.boxes[rows], found.labels[rows], found.scores[rows], names, after)
     return canvas.image
 
 
@@ -150,12 +157,25 @@ def _view(trace: Trace, cell: Cell) -> tuple[int, int, int, int]:
     return out[0][0], out[0][1], out[1][0], out[1][1]
 
 
-def draw_on_picture(trace: Trace, cell: Cell) -> Image:
-    """Draw the box where it ends: on the picture, made smaller where that is large."""
+def _on_picture(trace: Trace) -> tuple[Canvas, float]:
+    """Return the picture itself, made smaller where it is large, and its scale."""
     height, width = trace.image.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    canvas = Canvas(np.asarray(cv2.resize(trace.image, size, interpolation=cv2.INTER_AREA), np.uint8))
+    return Canvas(np.asarray(cv2.resize(trace.image, size, interpolation=cv2.INTER_AREA), np.uint8)), scale
+
+
+def draw_result(trace: Trace, names: Sequence[str]) -> Image:
+    """Draw what was found on the picture."""
+    canvas, scale = _on_picture(trace)
+    found = trace.found
+    _draw_scored(canvas, found.boxes * scale, found.labels, found.scores, names, True)
+    return canvas.image
+
+
+def draw_on_picture(trace: Trace, cell: Cell) -> Image:
+    """Draw the box of the chosen cell where it ends."""
+    canvas, scale = _on_picture(trace)
     canvas.box((cell.box * scale).tolist(), GREEN, 2)
     return canvas.image
 
