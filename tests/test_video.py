@@ -94,6 +94,16 @@ def test_the_command_line_writes_video_and_lines(detect: Cli, tmp_path: Path) ->
     assert (np.abs(seen.astype(int) - squares(SIZE, [truth(0)])[..., ::-1]).max(2) > 60).sum() > 50, "boxes are drawn"
 
 
+def test_a_picture_beside_a_video_that_cannot_be_read(detect: Cli, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "still.png"), squares(SIZE, [truth(3)])[..., ::-1])
+    (tmp_path / "text.mp4").write_text("no video")
+    for more in ([], [film(tmp_path / "a.mp4", 2)]):
+        status, out, err = detect(tmp_path / "still.png", tmp_path / "text.mp4", *more, "--out", tmp_path / "out")
+        assert status == 0, err
+        assert "boxes on 1 images" in out
+        assert "text.mp4" in err
+
+
 def test_ctrl_c_leaves_a_playable_video_and_whole_lines(detect: Cli, tmp_path: Path) -> None:
     network, calls = detect.network, itertools.count()  # type: ignore[attr-defined]
     real = type(network).__call__
