@@ -248,11 +248,8 @@ LINES = V4.count("\n")
         (V4.replace("groups=4", "groups=3"), "groups=3 divides not both"),
         (V4.replace("activation=mish", "activation=mishh"), r"line 5, \[convolutional\]: .*mishh.*did you mean 'mish'"),
         (V4.replace("filters=14", "filters=15", 1), r"filters=15, but \[yolo\] .* 2 anchors x \(5 \+ 2 classes\) = 14"),
-        (V4.replace("filters=14", "stride_x=2\nfilters=14", 1), "neither batch_normalize nor groups, stride"),
-        (
-            V4.replace("filters=14\nsize=1\npad=1", "filters=14\nsize=1\npadding=1", 1),
-            "neither batch_normalize nor groups, stride",
-        ),
+        (V4.replace("filters=14", "stride_x=2\nstride_y=2\nfilters=14", 1), "nor groups, stride or dilation"),
+        (V4.replace("=14\nsize=1\npad=1", "=14\nsize=1\npadding=1", 1), "nor groups, stride or dilation"),
         (V4.replace("mask=2,3", "mask=2,4"), "mask=2,4 names an anchor that is not there: num=4"),
         (V4.replace("size=5", "size=five"), r"\[maxpool\]: size=five is not a whole number"),
         (V4.replace("[avgpool]", "nonsense"), "neither a .section. nor key=value"),
