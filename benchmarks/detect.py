@@ -12,8 +12,9 @@ on BCCD for the same few epochs, so that there are boxes:
     yolo detect train model=yolov8n.yaml data=BCCD_AS_YOLO imgsz=320 epochs=10 batch=16 pretrained=False
 
 Three ways: ``warm 1`` and ``warm 16`` are the Python APIs with batches of 1 and 16, from files to boxes, after one
-round that is not counted; ``program`` is the command line from start to end, pictures with boxes written. By itself the
-peer pads a picture only to the next multiple of 32 px (``rect``), which is less work but gives other boxes in a batch
+round that is not counted; ``program`` is the command line from start to end, pictures with boxes written. The peer's
+predict leaves one processor unused; its Python API is told to use all (its command line cannot be told). By itself it
+pads a picture only to the next multiple of 32 px (``rect``), which is less work but gives other boxes in a batch
 than alone; that is measured too, and marked. Both tools take turns, three rounds; the median is printed. Time it on an
 otherwise idle machine. A finished row lies in benchmarks/results/detect.json and is not run again.
 """
@@ -80,6 +81,8 @@ def theirs(weights: str, pictures: list[str], batch: int, rect: bool) -> dict[st
     from ultralytics import YOLO
 
     model = YOLO(weights)
+    model.predict(pictures[0], imgsz=SIZE, device="cpu", verbose=False)  # chooses the number of threads
+    torch.set_num_threads(os.cpu_count() or 1)
 
     def detect(paths: list[str]) -> int:
         how = {"imgsz": SIZE, "conf": CONF, "iou": IOU, "max_det": MOST, "batch": batch, "rect": rect}
@@ -162,12 +165,13 @@ def main() -> None:
     parser.add_argument("--peer", help="Python of an environment with ultralytics; left out: yolite alone")
     parser.add_argument("--peer-weights", help="the peer's")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--only", choices=MODES, help="one of the three ways")
     given = parser.parse_args()
     folder = (given.shared / "coco128" / "images" / "train2017").resolve()
     rows: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     about = {"day": date.today().isoformat(), "processor": platform.machine(), "processors": os.cpu_count()}
     for number in range(1, given.rounds + 1):
-        for mode in MODES:
+        for mode in [given.only] if given.only else MODES:
             for tool in TOOLS if given.peer else TOOLS[:1]:
                 job = {"tool": tool, "mode": mode, "round": number}
                 if any(job.items() <= row.items() for row in rows):

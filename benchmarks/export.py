@@ -91,8 +91,8 @@ def bench_table(rows: list[dict[str, Any]]) -> str:
 
 def fill(text: str, name: str, table: str) -> str:
     """Replace what stands between a pair of markers."""
-    pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
-    return re.sub(pattern, lambda m: f"{m[1]}{table}{m[2]}", text, flags=re.DOTALL)
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.DOTALL)
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
-"""Make the pictures of docs/how-yolo-works.md by what `yolite explain` draws: ``python docs/pictures.py RUN IMAGE``.
+"""Make the pictures of docs/how-yolo-works.md by what `yolite explain` draws.
 
-RUN is a run on the built-in digits (``python tools/train.py``), IMAGE one of its validation pictures.
+``python docs/pictures.py RUN IMAGE SMALL``: RUN is a run on the built-in digits (``python tools/train.py``), IMAGE and
+SMALL are two of its validation pictures (those in the documents: val-0045 and val-0008); the smallest object of SMALL
+shows what down-sampling leaves.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from yolite.build import build_augment, build_dataset, build_loss, build_preprocess  # noqa: E402
+from yolite.build import build_augment, build_loss, build_preprocess  # noqa: E402
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess  # noqa: E402
 from yolite.commands.explain import LIMITS  # noqa: E402
 from yolite.config import make_config  # noqa: E402
@@ -33,6 +35,7 @@ from yolite.explain.trace import Trace, follow  # noqa: E402
 from yolite.explain.truth import Truth, read_truth  # noqa: E402
 from yolite.geometry import Image  # noqa: E402
 from yolite.inference import Inference, TorchNetwork  # noqa: E402
+from yolite.reading import build_dataset  # noqa: E402
 from yolite.report.pictures import jpeg  # noqa: E402
 from yolite.structures import Targets  # noqa: E402
 
@@ -52,7 +55,7 @@ def save(name: str, images: Sequence[Image]) -> None:
     print(f"{name}.jpg: {row.shape[1]}x{row.shape[0]}, {len(data) // 1000} kB")
 
 
-def main(run: str, image: str) -> None:
+def main(run: str, image: str, small: str) -> None:
     """Make all of them."""
     FOLDER.mkdir(exist_ok=True)
     content = load_checkpoint(find_weights(run))
@@ -67,6 +70,9 @@ def main(run: str, image: str) -> None:
     boxes = trace.letterbox.apply(sample.boxes)
     targets = Targets(boxes, sample.labels, torch.zeros(len(boxes), dtype=torch.int64), sample.ignore)
     picture(trace, read_truth(trace.maps, specs, targets, loss), inference, content["names"])
+    other, there = follow(inference, read_image(Path(small)), LIMITS), samples[Path(small).resolve()]
+    least = min(other.letterbox.apply(there.boxes).tolist(), key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+    save("remains", [draw.draw_remains(other, least, [stage.stride for stage in stages(inference, other)])])
     train = Pictures(dataset.read("train").samples, build_preprocess(config))
     batch = next(TrainLoader(train, build_augment(config), 4, config.seed, 1, workers=0).epoch(0))
     truth = read_truth(inference.forward(batch.images), specs, batch.targets, loss)
@@ -84,13 +90,11 @@ def picture(trace: Trace, truth: Truth, inference: Inference, names: Sequence[st
     sight = look(inference, trace, place, cell.best[0])
     scales = stages(inference, trace)
     save("grid", [draw.draw_grid(trace, n, place) for n in levels])
-    save("cell", [draw.draw_cell(trace, cell), draw.draw_found(trace, names, True)])
+    save("cell", [draw.draw_cell(trace, cell, step) for step in (1, 2, 3)])
     save("objectness", [draw.draw_objectness(trace, n) for n in levels])
     save("truth", [draw.draw_truth(trace.pixels, truth, 0, n, trace.specs[n].stride) for n in levels])
     save("nms", [draw.draw_found(trace, names, False), draw.draw_found(trace, names, True)])
     save("sight", [draw.draw_influence(trace, sight, cell), draw.draw_cam(trace, sight, cell)])
-    box = truth.targets.boxes[int((truth.targets.boxes[:, 2] - truth.targets.boxes[:, 0]).argmin())].tolist()
-    save("remains", [draw.draw_remains(trace, box, [s.stride for s in scales])])
     save("stages", [draw.draw_stages(trace, scales)])
     print(f"receptive {sight.receptive}, influence {sight.sides}, candidates {len(trace.candidates)}")
 

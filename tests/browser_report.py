@@ -20,7 +20,7 @@ from pathlib import Path
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
          "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--virtual-time-budget=20000"]  # fmt: skip
-PHONE, DESK, TALL = 390, 1280, 11000
+PHONE, DESK, TALL = 390, 1280, 16000
 
 PROBE = r"""
 <script>

@@ -3,11 +3,12 @@
     python tests/browser_serve.py WEIGHTS PICTURE SCREENSHOT.png
 
 Needs Debian's chromium and chromium-driver and the package selenium. Chooses the picture, waits for its boxes, moves
-the slider, and asks for a broken file; exits with 1 where the page does not do as it should.
+the slider, asks for a broken file, drops the picture; exits with 1 where the page does not do as it should.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 import subprocess
 import sys
@@ -30,6 +31,16 @@ def browser() -> webdriver.Chrome:
         options.add_argument(f"--{flag}")
     options.binary_location = "/usr/bin/chromium"
     return webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+
+
+DROP = """
+const bytes = Uint8Array.from(atob(arguments[0]), letter => letter.charCodeAt(0));
+const carried = new DataTransfer();
+carried.items.add(new File([bytes], arguments[1], {type: "image/jpeg"}));
+const target = document.getElementById("drop");
+for (const kind of ["dragover", "drop"])
+  target.dispatchEvent(new DragEvent(kind, {dataTransfer: carried, bubbles: true, cancelable: true}));
+"""
 
 
 def count(page: webdriver.Chrome) -> int:
@@ -56,6 +67,11 @@ def look(page: webdriver.Chrome, address: str, picture: Path, screenshot: Path) 
         broken.flush()
         page.find_element(By.ID, "file").send_keys(broken.name)
         WebDriverWait(page, 20).until(lambda p: "not a readable image" in said(p))
+    encoded = base64.b64encode(picture.read_bytes()).decode()
+    page.execute_script(DROP, encoded, picture.name)
+    WebDriverWait(page, 20).until(lambda p: "boxes" in said(p))
+    page.execute_script(move, "0.25")
+    assert count(page) > 0, "a dropped picture shows no box"
     page.get(f"{address}/docs")
     WebDriverWait(page, 20).until(lambda p: "POST /detect" in p.find_element(By.ID, "paths").text)
     bad = [

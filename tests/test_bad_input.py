@@ -18,13 +18,14 @@ from tests.test_checkpoint import content
 from tests.test_cli import weights  # noqa: F401 - a fixture
 from tests.test_readers import load
 from yolite import paths
-from yolite.build import build_dataset, build_detector, placeholder_anchors
+from yolite.build import build_detector, placeholder_anchors
 from yolite.checkpoint import load_checkpoint
 from yolite.config import load_config, make_config
 from yolite.console import Console
 from yolite.data import digits
 from yolite.data.images import write_image
 from yolite.errors import UserError
+from yolite.reading import build_dataset
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -387,7 +388,7 @@ def test_a_list_of_some_images_makes_no_orphans(three_formats: dict[str, Path]) 
 
 def test_a_folder_called_digits(tmp_path: Path, monkeypatch, capfd) -> None:
     monkeypatch.setattr(digits, "SCENES", {"train": 2, "val": 1})
-    monkeypatch.setattr("yolite.build.generated", lambda _: tmp_path / "made")
+    monkeypatch.setattr("yolite.reading.generated", lambda _: tmp_path / "made")
     monkeypatch.chdir(tmp_path)
     write_image(tmp_path / "digits" / "images" / "train" / "a.png", np.zeros((20, 30, 3), np.uint8))
     assert load(Path("digits")).names == [str(i) for i in range(10)]

@@ -1,9 +1,11 @@
 """`yolite bench`: every installed backend is measured on real files, and its time is accounted for."""
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from yolite.checkpoint import load_checkpoint, restore_detector
@@ -46,9 +48,12 @@ def test_every_installed_backend_is_measured(cli, mini_run: Path, tmp_path: Path
 @pytest.mark.slow
 def test_a_backend_runs_in_a_process_of_its_own(mini_run: Path, shapes: Path) -> None:
     pictures = [str(path) for path in sorted((shapes.parent / "images" / "val").iterdir())]
+    here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    ballast = np.ones((round(here) + 300, 2**18), np.float32)  # as many MiB as rows
     row = bench._measured(Job(str(mini_run), "bf16 channels_last", "cpu", (96, 96), pictures, 1, 0))
     assert row["pictures"] == LEAST
     assert row["images_per_second"] > 0
+    assert row["peak_mib"] < len(ballast), "its memory is its own"
 
 
 def test_what_bench_refuses(cli, mini_run: Path, tmp_path: Path) -> None:

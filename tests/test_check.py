@@ -17,7 +17,6 @@ from PIL import Image as PillowImage
 
 from tests.conftest import write_yolo
 from tests.test_house import ROOT
-from yolite.build import build_dataset, load_splits
 from yolite.config import load_config, make_config
 from yolite.console import Console
 from yolite.data import inspect
@@ -27,6 +26,7 @@ from yolite.data.inspect import Store, _looks
 from yolite.data.loader import Pictures
 from yolite.data.look import look_at
 from yolite.data.problems import KINDS
+from yolite.reading import build_dataset, load_splits
 from yolite.structures import Preprocess
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -273,6 +273,38 @@ def test_one_file_in_two_roles(cli: Cli, three_formats: dict[str, Path]) -> None
     _, report, _ = check(cli, data)
     assert report["counts"] == {"duplicate image across splits": 6, "zero size": 1}
     assert "the same file again (train and val)" in report["problems"][-1]["message"]
+
+
+@pytest.mark.parametrize("name", [r"$\foo$", "\ud800"])
+def test_a_class_name_that_is_no_formula(cli: Cli, three_formats: dict[str, Path], tmp_path: Path, name: str) -> None:
+    data = three_formats["yolo"]
+    data.write_text(data.read_text().replace("'block'", json.dumps(name)))
+    assert cli("check", "--data", data, "--plot", tmp_path / "p.png")[0] == 0
+    assert cv2.imread(str(tmp_path / "p.png")) is not None
+
+
+def test_findings_that_read_alike_all_count(cli: Cli, three_formats: dict[str, Path], capfd) -> None:
+    """Of annotations without ids nothing tells two of one fault apart; a picture that is listed twice has it once."""
+    file = three_formats["coco"].parent / "coco.json"
+    content = json.loads(file.read_text())
+    first = {key: value for key, value in content["annotations"][0].items() if key != "id"}
+    content["annotations"] += [{**first, "category_id": 12}] * 3
+    file.write_text(json.dumps(content))
+    assert check(cli, three_formats["coco"])[1]["counts"] == {"unknown category": 3}
+    data = three_formats["yolo"]
+    images = data.parent / "images" / "train"
+    with PillowImage.open(images / "s000.png") as picture:
+        picture.convert("L").save(images / "s000.png")
+    (data.parent / "all.txt").write_text(
+        "images/train/s000.png\n" + "".join(f"{p}\n" for p in sorted(images.iterdir()))
+    )
+    (data.parent / "labels" / "train" / "s000.txt").write_text("0 a\n")
+    _, report, _ = check(cli, data, "data.train=all.txt")
+    assert (report["counts"], report["note_counts"]) == ({"not a number": 1, "duplicate image": 1}, {"grayscale": 1})
+    load_splits(build_dataset(make_config({"data": {"source": str(data), "train": "all.txt"}}), Console()), ["train"],
+                Console())  # fmt: skip
+    said = capfd.readouterr().err
+    assert "train: 2 problems: 1 x not a number (box left out), 1 x duplicate image (both are used); 1 note: " in said
 
 
 def test_options_of_the_command(cli: Cli, shapes: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Bad input gets one plain sentence that names the file or key and the remedy, exit 2, and no traceback."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -92,11 +93,13 @@ def test_a_folder_without_images(cli, weights: Path, tmp_path: Path) -> None:
 def test_bad_files_among_good_ones_are_carried_on(cli, weights: Path, tmp_path: Path) -> None:
     write_image(tmp_path / "in" / "good.png", np.zeros((50, 70, 3), np.uint8))
     (tmp_path / "in" / "bad.jpg").write_bytes(b"no image")
+    (tmp_path / "in" / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
+    os.mkfifo(tmp_path / "in" / "pipe.png")
     out, file = tmp_path / "out", tmp_path / "r.json"
     status, text, err = cli("detect", tmp_path / "in", "--weights", weights, "--out", out, "--json", file)
     assert status == 0
-    assert "bad.jpg" in err
-    assert "1 unreadable" in text
+    assert all(name in err for name in ("bad.jpg", "gone.jpg", "pipe.png"))
+    assert "3 unreadable" in text
     entries = {Path(e["path"]).name: e for e in json.loads(file.read_text())["images"]}
     assert entries["bad.jpg"]["error"]
     assert entries["bad.jpg"]["detections"] == []

@@ -342,7 +342,7 @@ def test_other_things_that_do_not_belong_together(cli: Cli, model: tuple[Path, .
 def test_an_imported_model_is_an_ordinary_checkpoint(
     cli: Cli, model: tuple[Path, ...], shapes: Path, tmp_path: Path
 ) -> None:
-    """Import, detect, evaluate, train on other classes and on the same ones, resume."""
+    """Import, detect, evaluate, explain, train on other classes and on the same ones, resume."""
     cfg, weights, names = model
     w, run, image = tmp_path / "w.ckpt", tmp_path / "run", shapes.parent / "images" / "val"
     status, out, err = cli("import", cfg, weights, "--names", names, "--out", w)
@@ -361,9 +361,19 @@ def test_an_imported_model_is_an_ordinary_checkpoint(
         assert all(torch.equal(a, b) for a, b in pairs)
 
     assert cli("detect", "--weights", w, image, "--conf", "0.01", "--out", tmp_path / "pictures")[0] == 0
-    status, _, err = cli("evaluate", "--weights", w, "--data", shapes, "--json", tmp_path / "e.json")
+    report = tmp_path / "e.html"
+    status, out, err = cli(
+        "evaluate", "--weights", w, "--data", shapes, "--json", tmp_path / "e.json", "--report", report
+    )
     assert status == 0, err
+    assert "no epoch" not in out
+    assert "the weights hold no training" in report.read_text()
+    assert "<h2>The training</h2>" not in report.read_text()
     assert json.loads((tmp_path / "e.json").read_text())["images"] == 6
+    for what in ((image / "s016.png",), ("--batch",)):
+        status, _, err = cli("explain", "--weights", w, *what, "--data", shapes, "--out", tmp_path / "explained")
+        assert status == 0, err
+    assert "stretched" in (tmp_path / "explained" / "s016.html").read_text()
     words = ("--data", shapes, "--batch", "8", "train.checkpoint_steps=1", "data.workers=0", "train.precision=fp32")
     status, out, err = cli("train", "--weights", w, *words, "--epochs", "1", "--out", run)
     assert status == 0, err

@@ -22,6 +22,7 @@ from yolite.codec import decode
 from yolite.config import load_config
 from yolite.explain.formula import Cell, read_cell
 from yolite.explain.page import detections
+from yolite.explain.pictures import _view, draw_cell
 from yolite.explain.sight import look, stages
 from yolite.explain.trace import Place, Trace, droppers, follow, read_candidates
 from yolite.explain.truth import read_truth, why_alone
@@ -250,6 +251,31 @@ def small_net() -> Detector:
     ]
     torch.manual_seed(0)
     return Detector(rows, [HeadSpec(4, ((10.0, 10.0),), 2)], [2]).eval()
+
+
+def test_the_drawn_part_holds_cell_anchor_and_box() -> None:
+    inference = Inference(TorchNetwork(small_net(), torch.device("cpu"), alone=True), Preprocess((64, 96)))
+    trace = follow(inference, PICTURE, LIMITS)
+    for row, column in ((0, 0), (8, 12), (15, 23)):
+        cell = read_cell(trace, Place(0, 0, row, column))
+        x1, y1, x2, y2 = _view(trace, cell)
+        box = cell.input_box.clamp(min=0).minimum(torch.tensor([96.0, 64, 96, 64]))
+        held = torch.tensor([column * 4.0, row * 4, column * 4 + 4, row * 4 + 4])
+        for inner in (box, held):
+            assert x1 <= inner[0]
+            assert y1 <= inner[1]
+            assert inner[2] <= x2
+            assert inner[3] <= y2
+        assert (x1, y1) >= (0, 0)
+        assert x2 <= 96
+        assert y2 <= 64
+        pictures = [draw_cell(trace, cell, step) for step in (1, 2, 3)]
+        assert len({p.shape for p in pictures}) == 1
+        assert pictures[0].shape[1] / pictures[0].shape[0] == pytest.approx((x2 - x1) / (y2 - y1))
+        assert not np.array_equal(pictures[0], pictures[1])
+        assert not np.array_equal(pictures[1], pictures[2])
+        far = replace(cell, input_box=torch.tensor([-1e9, math.nan, math.inf, 1e9]))
+        assert all(side > 0 for side in draw_cell(trace, far, 3).shape)
 
 
 def test_nothing_outside_the_receptive_field_has_influence() -> None:

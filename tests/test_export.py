@@ -269,10 +269,8 @@ def test_what_a_format_cannot_honour_is_refused(words: list[str], part: str, cli
 
 @pytest.mark.parametrize(("name", "extra"), [("onnx", "onnx"), ("openvino", "openvino")])
 def test_a_missing_extra_is_named(name: str, extra: str, cli, mini_run: Path, tmp_path: Path, monkeypatch) -> None:
-    for module in ("onnxruntime", "onnxscript", "openvino") if name == "onnx" else ("openvino",):
+    for module in ("onnxruntime", "onnxscript", "openvino"):
         monkeypatch.setitem(sys.modules, module, None)
-    if name == "openvino":
-        monkeypatch.setattr(command, "need_onnx", lambda: None)
     status, _, err = cli("export", "--weights", mini_run, "--format", name)
     assert status == 2
     assert f"pip install 'yolite[{extra}]'" in err
@@ -281,6 +279,13 @@ def test_a_missing_extra_is_named(name: str, extra: str, cli, mini_run: Path, tm
     status, _, err = cli("evaluate", "--weights", tmp_path / f"m{suffix}")
     assert status == 2
     assert f"pip install 'yolite[{extra}]'" in err
+
+
+def test_an_exported_file_is_not_exported_again(cli, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    status, _, err = cli("export", "--weights", tmp_path / "m.onnx", "--format", "torchexport")
+    assert status == 2
+    assert "m.onnx is an exported file" in err
 
 
 def damaged(path: Path) -> dict[str, bytes]:

@@ -73,6 +73,7 @@ def test_data_and_evaluation_do_not_know_each_other_or_models() -> None:
 def test_config_is_seen_by_those_who_build() -> None:
     allowed = {
         "build",
+        "reading",
         "training.trainer",
         "training.prepare",
         "training.decide",
@@ -115,6 +116,13 @@ def test_both_opencv_wheels_are_of_one_version() -> None:
 def test_importing_yolite_is_light_and_quiet() -> None:
     code = "import sys, yolite; assert not {'torch', 'cv2', 'albumentations'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_detection_starts_without_the_compiler_of_torch() -> None:
+    """torchvision's package imports it, which takes longer than everything else that detection imports but torch."""
+    code = "import sys, yolite.commands.detect; print({'torchvision', 'torch._dynamo'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_the_table_of_settings_is_that_of_the_code() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from tests.test_explain import loud, saved
+from yolite.commands.train import configure
 from yolite.config import load_config, to_plain
+from yolite.errors import UserError
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, OTHER = DOCS / "how-yolo-works.md", DOCS / "how-yolo-works.zh.md"
@@ -58,6 +60,17 @@ def test_the_commands_are_understood(
             for part in key.split("."):
                 found = getattr(found, part)
             assert str(found) == value
+
+
+def test_anchors_a_level_that_would_change_nothing(tmp_path: Path) -> None:
+    """Without --model the anchors of the weights are given: another number a level is refused, not passed over."""
+    given = "model.code.anchors=" + str([[[8.0, 8.0]] * 3] * 3)
+    stored = to_plain(load_config("yolite-n", options={"imgsz": 64}, words=[given]))
+    weights = str(saved(tmp_path / "best.ckpt", loud("yolite-n"), stored))
+    with pytest.raises(UserError, match="anchors_per_level=2 has no effect: the anchors are given, 3 a level"):
+        configure(None, None, {"weights": weights}, ["model.code.anchors_per_level=2"])
+    for words in (["model.code.anchors_per_level=3"], ["model.code.anchors_per_level=2", "model.code.anchors=auto"]):
+        configure(None, None, {"weights": weights}, words)
 
 
 def test_the_pictures_are_there_and_small() -> None:

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from yolite.build import build_dataset
 from yolite.config import make_config
 from yolite.console import Console
 from yolite.data.images import ImageError
 from yolite.data.loader import EpochSampler, PlainSet, TrainLoader, plain_batches
 from yolite.data.pictures import Pictures
 from yolite.data.transforms import Augment
+from yolite.reading import build_dataset
 from yolite.structures import Batch, Preprocess
 
 AUGMENT = Augment(0.5, 0.4, 0.1, 0.5, 0.1, 0.02, 0.4, 0.3, 0.25)

@@ -11,13 +11,13 @@ import pytest
 
 from tests.conftest import write_yolo
 from tests.test_loader import AUGMENT, same
-from yolite.build import build_dataset
 from yolite.config import make_config
 from yolite.console import Console
 from yolite.data import pictures as module
 from yolite.data.loader import TrainLoader, plain_batches
 from yolite.data.pictures import Pictures
 from yolite.errors import UserError
+from yolite.reading import build_dataset
 from yolite.structures import Preprocess
 
 
@@ -88,10 +88,16 @@ def test_a_broken_picture_is_told_again_from_the_file(data: Path, tmp_path: Path
 def test_a_damaged_index_is_made_again_and_a_full_disk_is_told(data: Path, tmp_path: Path, monkeypatch) -> None:
     cache = tmp_path / "cache"
     opened(data).fill_cache(folder=cache)
-    for text in ("", "[]", '{"content": 1}', "{"):
+    index = next(cache.glob("*.json")).read_text()
+    for text in ("", "[]", '{"content": 1}', "{", index.replace('"rows": [', '"rows": [[1], ')):
         next(cache.glob("*.json")).write_text(text)
         made = opened(data)
         made.fill_cache(folder=cache)
+        np.testing.assert_array_equal(made.read(2)[0], opened(data).read(2)[0])
+    for length in (0, 100):  # a computer that lost its power may leave this
+        os.truncate(next(cache.glob("*.bin")), length)
+        made = opened(data)
+        assert made.fill_cache(folder=cache) == []
         np.testing.assert_array_equal(made.read(2)[0], opened(data).read(2)[0])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))
     with pytest.raises(UserError, match=r"data\.cache=off"):

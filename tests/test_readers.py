@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from tests.conftest import scene
-from yolite.build import build_dataset
 from yolite.config import make_config
 from yolite.console import Console
 from yolite.data.dataset import Split
 from yolite.data.images import write_image
 from yolite.errors import UserError
+from yolite.reading import build_dataset
 
 
 def load(source: Path, role: str = "train", need_images: bool = True, **roles: str) -> Split:
@@ -171,6 +171,11 @@ def test_an_image_that_is_true_and_sizes_that_are_not_stated(three_formats: dict
     [
         ("<xmax>", "<xmax>x", 1, "not a number", "x", -1),
         ("<xmax>", "<xmax> </xmax><xmax>", 1, "field count", "bndbox", -1),
+        ("<xmax>", "<xmax>1_", 1, "not a number", "1_", -1),
+        ("<xmax>", "<xmax>\u0661", 1, "not a number", "\u0661", -1),
+        ("<bndbox>", "<bndbox></bndbox><bndbox>", 1, "field count", "there are 2", -1),
+        ("<width>128", "<width>1_28", 0, "size differs", "1_28x96", 0),
+        ("object>", "Object>", 0, "misplaced object", "<Object>", -1),
         ("bndbox>", "box>", 1, "field count", "nothing, nothing, nothing, nothing", -1),
         ("<bndbox>", "<difficult>maybe</difficult><bndbox>", 1, "flag", "'maybe'", 0),
         ("<width>128", "<width>0", 0, "no stated size", "0x96", 0),
@@ -186,7 +191,7 @@ def test_what_is_odd_in_an_annotation(
     root = three_formats["voc"]
     (root / "classes.txt").write_text("block\ndisc\n")
     before, xml = load(root), root / "Annotations" / "s000.xml"
-    text = xml.read_text().replace(old, new, 2 if old in ("bndbox>", "size>") else 1)
+    text = xml.read_text().replace(old, new, 2 if old in ("bndbox>", "size>", "object>") else 1)
     xml.write_text(text.replace("</annotation>", "</annotation></annotation>") if "<annotation><a" in text else text)
     split = load(root)
     found = [p for p in split.problems if not (boxes is None and p.kind == "no stated size")]
@@ -217,6 +222,7 @@ def test_what_is_odd_in_an_annotation(
         ("0.5 0.5 0.5 0.2 0.2", "class id not an integer", 1),
         ("0 0.5 0.5 0.2_1 0.2", "not a number", 1),
         ("1 0.5 0.5 0.25 0.25", "duplicate box", 1),
+        ("1 0.5 0.5 0.25000000001 0.25", "duplicate box", 1),
         ("0 a 0.5 0.2 0.2", "not a number", 1),
         ("0 nan 0.5 0.2 0.2", "not finite", 1),
         ("0 1e999 0.5 0.2 0.2", "not finite", 1),
@@ -492,3 +498,52 @@ def test_images_that_share_a_label_file_are_said(three_formats: dict[str, Path])
     (problem,) = split.problems
     assert (problem.kind, problem.file.name, problem.note) == ("shared label file", "s000.txt", False)
     assert problem.message == "it belongs to s000.jpg and s000.png"
+
+
+def test_boxes_that_differ_outside_the_image_alone_are_the_same(three_formats: dict[str, Path]) -> None:
+    rows = "0 0.05 0.5 0.2 0.2\n0 0.04 0.5 0.22 0.2\n"
+    (three_formats["yolo"].parent / "labels" / "train" / "s000.txt").write_text(rows)
+    split = load(three_formats["yolo"])
+    kinds = [problem.kind for problem in split.problems]
+    assert (sorted(kinds), len(split.samples[0].boxes)) == (["duplicate box", "out of bounds", "out of bounds"], 1)
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+def test_an_image_that_a_list_names_twice_has_its_faults_once(three_formats: dict[str, Path], kind: str) -> None:
+    data = three_formats[kind]
+    if kind == "yolo":
+        (data.parent / "labels" / "train" / "s000.txt").write_text("0 a 0.5 0.2 0.2\n")
+        (data.parent / "two.txt").write_text("images/train/s000.png\n" * 2 + "images/train/gone.png\n" * 2)
+        split = load(data, train="two.txt")
+    else:
+        (data / "Annotations" / "s000.xml").unlink()
+        (data / "ImageSets" / "Main" / "two.txt").write_text("s000\ngone\n" * 2)
+        split = load(data, train="two")
+    assert len(split.samples) == 2
+    fault = "not a number" if kind == "yolo" else "no label file"
+    assert sorted(p.kind for p in split.problems) == ["missing image", fault]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("block\n\ndisc\n", "line 2 is empty"), (" \n", "it is empty"), ("block\r\ndisc\n\n", "")]
+)
+def test_a_class_list_has_a_name_in_every_line(three_formats: dict[str, Path], text: str, words: str) -> None:
+    """Left out, an empty one would give those after it another class."""
+    three_formats["yolo"].unlink()
+    for data in (three_formats["yolo"].parent, three_formats["voc"]):
+        (data / "classes.txt").write_text(text)
+        if words:
+            with pytest.raises(UserError, match=words):
+                load(data)
+        else:
+            assert load(data).names == ["block", "disc"]
+
+
+def test_names_beside_a_json_are_its_own(three_formats: dict[str, Path]) -> None:
+    data = three_formats["coco"]
+    text = data.read_text()
+    data.write_text(text + "names: [block, disc]\nnc: 2\n")
+    assert load(data).problems == []
+    data.write_text(text + "names: [disc, block]\n")
+    with pytest.raises(UserError, match=r"its names are not those of .*coco.json"):
+        load(data)

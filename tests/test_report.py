@@ -232,7 +232,7 @@ def test_a_run_that_has_not_validated_yet(cli: Cli, shapes: Path, tmp_path: Path
     status, _, err = cli("evaluate", "--weights", run, "--data", shapes, "--report", tmp_path / "r.html")
     assert status == 2
     assert "holds no checkpoint" in err
-    save_checkpoint(run / "last.ckpt", content(classes=2))
+    save_checkpoint(run / "last.ckpt", {**content(classes=2), "training": {}})
     (run / "metrics.jsonl").write_text("")
     status, out, err = cli(
         "evaluate", "--weights", run, "--data", shapes, "--imgsz", 64, "--report", tmp_path / "r.html"

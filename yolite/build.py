@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from yolite.config import Config, DataConfig, LossConfig, ModelConfig, read_config_file
-from yolite.console import Console
-from yolite.data.dataset import ROLES, DataSet, Split, open_dataset
-from yolite.data.digits import ensure_digits, folder_name
-from yolite.data.inspect import examine
-from yolite.data.problems import summarise
+from yolite.config import Config, LossConfig, ModelConfig, read_config_file
 from yolite.data.transforms import Augment
 from yolite.errors import UserError, nearest
-from yolite.files import read_yaml
 from yolite.models.conv import Conv
 from yolite.models.detector import Detector, initialise
 from yolite.models.graph import BLOCKS, LayerRecord
-from yolite.paths import descriptor, generated
+from yolite.paths import descriptor
 from yolite.processes import memory_size
 from yolite.structures import HeadSpec, Preprocess
 from yolite.training.loss import DetectionLoss
@@ -255,99 +247,3 @@ def placeholder_anchors(model: ModelConfig) -> Anchors:
     if model.code.anchors != "auto":
         return model.code.anchors
     return [[(4.0 * s, 4.0 * s)] * model.code.anchors_per_level for s in model.code.strides]
-
-
-def choose_precision(device: torch.device) -> tuple[str, str]:
-    """Decide ``precision: auto``; return (precision, reason)."""
-    if device.type == "cuda":
-        # torch calls bf16 supported where it is emulated, too; the instructions came with compute capability 8
-        has_bf16 = torch.cuda.get_device_capability(device)[0] >= 8
-        return ("bf16", "the GPU has bf16") if has_bf16 else ("fp16", "the GPU has no bf16")
-    # oneDNN's own test is not public; these are the instructions it runs bf16 convolutions on.
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
-    except OSError:
-        flags = ""
-    for flag in ("amx_bf16", "avx512_bf16"):
-        if flag in flags:
-            return "bf16", f"the processor has {flag}"
-    return "fp32", f"no bf16 instructions are known on this processor ({platform.machine()})"
-
-
-def build_dataset(config: Config, console: Console) -> DataSet:
-    """Find the data set that ``config.data`` points to; the built-in one is made first if it is not there.
-
-    Raises:
-        UserError: it does not exist or is not understood.
-    """
-    data, built_in = config.data, DataConfig().source
-    overrides: dict[str, str] = {role: value for role in ROLES if (value := getattr(data, role)) is not None}
-    path = Path(data.source)
-    if data.source == built_in:
-        if path.exists():
-            console.say(f"data: the built-in {built_in}; what is called so here is ./{built_in}")
-        path = descriptor(data.source, "data", "data set")
-    elif path.is_dir():
-        inside = [path / name for name in ("data.yaml", "data.yml", "dataset.yaml") if (path / name).is_file()]
-        path = inside[0] if inside else path
-    elif not path.exists() and "/" not in data.source and not path.suffix:
-        path = descriptor(data.source, "data", "data set")
-    if path.suffix not in (".yaml", ".yml"):
-        return open_dataset(path, overrides)
-    plain = read_yaml(path) if path.is_file() else {}
-    if plain.get("generate") == "digits":
-        seed = plain.get("seed", 0)
-        if not isinstance(seed, int) or seed < 0:
-            raise UserError(f"{path}: seed {seed!r} is no whole number from 0: mend it")
-        with console.track("making the built-in digits data set") as progress:
-            path = ensure_digits(generated(folder_name(seed)), seed, progress)
-        plain = read_yaml(path)
-    elif not path.is_file():
-        raise UserError(f"data {path} does not exist: check the path")
-    return open_dataset(path, overrides, plain)
-
-
-def load_split(
-    dataset: DataSet, role: str, console: Console, need_images: bool = True, need_sizes: bool = True
-) -> Split:
-    """Read a role's samples and say in one line what was found wrong.
-
-    Raises:
-        UserError: nothing plays this role, or nothing of it can be read.
-    """
-    split = dataset.load(role, need_images, need_sizes)
-    _say(split, console)
-    return split
-
-
-def load_splits(dataset: DataSet, roles: Sequence[str], console: Console) -> list[Split]:
-    """Read roles as `load_split` does, look into every image, and leave out what cannot be decoded.
-
-    Raises:
-        UserError: nothing plays one of the roles, or nothing of it can be read.
-    """
-    splits = look_into(dataset, [dataset.load(role) for role in roles], console)
-    for split in splits:
-        split.require_images()
-        _say(split, console)
-    return splits
-
-
-def look_into(dataset: DataSet, splits: Sequence[Split], console: Console) -> list[Split]:
-    """Look into every image of these splits, and say where it is kept what was found."""
-    if not any(sample.path for split in splits for sample in split.samples):
-        return list(splits)
-    with console.track("looking into the images") as progress:
-        examined, line = examine(splits, str(Path(dataset.where).absolute()), progress)
-    console.say(line)
-    return examined
-
-
-def _say(split: Split, console: Console) -> None:
-    """Say in one line what was found, and in one what is left."""
-    if found := summarise(split.problems):
-        say = console.say if all(problem.note for problem in split.problems) else console.warn
-        say(f"{split.role}: {found}; `yolite check` names each file, line and value")
-    console.say(
-        f"{split.role}: {len(split.samples)} images, {split.boxes} boxes, {len(split.names)} classes from {split.where}"
-    )

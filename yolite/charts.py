@@ -38,6 +38,11 @@ def require_png(path: Path | None) -> None:
         raise UserError(f"--plot {path}: the picture is a .png")
 
 
+def _as_it_is(name: str) -> str:
+    """Return a name of the user's so that matplotlib draws it: no formula between ``$``, no half of a character."""
+    return name.encode(errors="backslashreplace").decode().replace("$", r"\$")
+
+
 def save(fig: Any, path: Path) -> None:
     """Write a figure as PNG, whole or not at all.
 
@@ -101,7 +106,7 @@ def plot_runs(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> No
     for number, (name, rows) in enumerate(runs.items()):
         epochs, ap = [row["epoch"] for row in rows], [row["AP"] for row in rows]
         look: dict[str, Any] = {"color": scale(number), "marker": "." if len(rows) < 3 else ""}
-        left.plot(epochs, ap, label=name if number < LEGEND else None, **look)
+        left.plot(epochs, ap, label=_as_it_is(name) if number < LEGEND else None, **look)
         left.plot(epochs[ap.index(max(ap))], max(ap), "o", color=look["color"], markersize=5)
         losses = [(row["epoch"], row["loss_total"]) for row in rows if "loss_total" in row]
         right.plot([epoch for epoch, _ in losses], [loss for _, loss in losses], **look)
@@ -200,7 +205,7 @@ def plot_data(
     left = [0] * len(most)
     for role in names:
         counts = [row[role] for _, row in most]
-        top.barh([name for name, _ in most], counts, left=left, label=role)
+        top.barh([_as_it_is(name) for name, _ in most], counts, left=left, label=role)
         left = [a + b for a, b in zip(left, counts, strict=True)]
     more = f" (the {BARS} largest of {len(classes)})" if len(classes) > BARS else ""
     top.set(title=f"boxes by class{more}", xlabel="boxes", ylim=(len(most) - 0.5, -0.5))

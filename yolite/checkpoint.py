@@ -115,10 +115,12 @@ def find_weights(where: str | Path) -> Path:
     """Return the checkpoint that ``where`` names: a file, or a run folder's best.ckpt (else its last.ckpt).
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is an exported file.
     """
     path = Path(where)
     if not path.is_dir():
+        if path.suffix in (".onnx", ".xml", ".pt2"):
+            raise UserError(f"{path} is an exported file, and this takes a checkpoint or a run folder: give that")
         return path
     for name in ("best.ckpt", "last.ckpt"):
         if (path / name).is_file():

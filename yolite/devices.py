@@ -1,6 +1,9 @@
-"""Which device computes."""
+"""Which device computes, and in which precision."""
 
 from __future__ import annotations
+
+import platform
+from pathlib import Path
 
 import torch
 
@@ -27,3 +30,20 @@ def build_device(name: str, processes: Processes = ALONE) -> torch.device:
             there = f"{count} CUDA device(s)" if count else "no CUDA device"
             raise UserError(f"device {name!r} was asked for, but this machine has {there}: use --device cpu")
     return torch.device(name)
+
+
+def choose_precision(device: torch.device) -> tuple[str, str]:
+    """Decide ``precision: auto``; return (precision, reason)."""
+    if device.type == "cuda":
+        # torch calls bf16 supported where it is emulated, too; the instructions came with compute capability 8
+        has_bf16 = torch.cuda.get_device_capability(device)[0] >= 8
+        return ("bf16", "the GPU has bf16") if has_bf16 else ("fp16", "the GPU has no bf16")
+    # oneDNN's own test is not public; these are the instructions it runs bf16 convolutions on.
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
+    except OSError:
+        flags = ""
+    for flag in ("amx_bf16", "avx512_bf16"):
+        if flag in flags:
+            return "bf16", f"the processor has {flag}"
+    return "fp32", f"no bf16 instructions are known on this processor ({platform.machine()})"

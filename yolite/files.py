@@ -61,6 +61,19 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
+def read_names(path: Path) -> list[str]:
+    """Return the class names of a ``classes.txt``: the line is the id, so that none may be missing.
+
+    Raises:
+        UserError: it cannot be read, or a line before the last name is empty.
+    """
+    lines = [line.strip() for line in read_text(path).rstrip().split("\n")]
+    if "" in lines:
+        where = f"line {lines.index('') + 1}" if any(lines) else "it"
+        raise UserError(f"{path}: {where} is empty, but each line names the class of its id, from 0: mend it")
+    return lines
+
+
 def read_json(path: Path) -> Any:
     """Load a JSON file.
 

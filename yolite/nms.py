@@ -7,14 +7,32 @@ no time limit cuts the work.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms as _kernel
 
 from yolite.boxes import matched_iou, pairwise_iou
 
+
+def _torchvisions() -> Any:
+    """Return torchvision's kernel from its library alone: importing the package takes two seconds more."""
+    found, ops = find_spec("torchvision"), torch.ops
+    for folder in found.submodule_search_locations or () if found else ():
+        for library in sorted(Path(folder).glob("_C*")):
+            try:
+                ops.load_library(str(library))  # type: ignore[no-untyped-call]
+                return ops.torchvision.nms
+            except (OSError, AttributeError):  # a torchvision that lies otherwise than those known
+                continue
+    from torchvision.ops import nms
+
+    return nms
+
+
+_kernel = _torchvisions()
 Method = Literal["hard", "agnostic", "soft", "diou", "fusion"]
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolite.build import build_dataset
 from yolite.charts import plot_steps
 from yolite.commands.steps import TAKEN, Step, steps
 from yolite.commands.train import BrokenDown, resume_run, start
@@ -16,6 +15,7 @@ from yolite.console import Console
 from yolite.errors import UserError
 from yolite.files import read_json, write_atomically, write_json
 from yolite.paths import free_run_folder
+from yolite.reading import build_dataset
 from yolite.runs import flatten
 from yolite.training.resume import differences
 from yolite.training.run import RunFolder

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from yolite.build import build_dataset, build_preprocess, load_split
+from yolite.build import build_preprocess
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
 from yolite.commands.common import config_of_weights, settings_of_use
 from yolite.config import make_config
@@ -28,6 +28,7 @@ from yolite.files import check_writable, write_json
 from yolite.inference import check_input
 from yolite.models.detector import fused
 from yolite.models.summary import summarise
+from yolite.reading import build_dataset, load_split
 from yolite.structures import Size
 from yolite.weights import choose_device
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from yolite.anchors import kmeans_anchors
-from yolite.build import build_augment, build_dataset, build_preprocess, look_into
+from yolite.build import build_augment, build_preprocess
 from yolite.charts import plot_data, require_png
 from yolite.config import Config, load_config
 from yolite.console import Console
@@ -23,6 +23,7 @@ from yolite.data.problems import Problem
 from yolite.errors import UserError
 from yolite.files import check_writable, write_json
 from yolite.paths import free_run_folder
+from yolite.reading import build_dataset, look_into
 from yolite.training.batch import USUAL
 from yolite.training.decide import decide_class_weights, decide_hflip, decide_image_weights
 
@@ -57,8 +58,7 @@ def check_data(
     dataset = build_dataset(config, console)
     read, unread = _read(dataset, console)
     splits = look_into(dataset, read, console)
-    # a file that plays two roles is read twice, but what is wrong with it is one finding
-    found = list(dict.fromkeys([*unread, *(problem for split in splits for problem in split.problems)]))
+    found = _each_once(unread, splits)
     problems, notes = [p for p in found if not p.note], [p for p in found if p.note]
     for title, some in (("problems", problems), ("notes", notes)):
         _print_findings(title, some, len(some) if every else MOST, console)
@@ -132,6 +132,17 @@ def _read(dataset: DataSet, console: Console) -> tuple[list[Split], list[Problem
             console.say("none of its images lies beside it: only what the json itself says is checked")
             splits = [dataset.read(splits[0].role, need_images=False)]
     return splits, problems
+
+
+def _each_once(unread: Sequence[Problem], splits: Sequence[Split]) -> list[Problem]:
+    """Return all findings: a file that plays two roles is read twice, but what is wrong with it is said once.
+
+    Findings of one role may well read alike, as those of COCO's annotations without ids do: all of them count.
+    """
+    found = Counter(unread)
+    for split in splits:
+        found |= Counter(split.problems)
+    return list(found.elements())
 
 
 def _report(

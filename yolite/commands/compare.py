@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from yolite.build import build_dataset, load_split
 from yolite.commands.common import settings_of_use
 from yolite.config import load_config
 from yolite.console import Console
@@ -15,6 +14,7 @@ from yolite.evaluation.compare import Comparison, Difference, PictureChange, com
 from yolite.evaluation.match import MAX_DET
 from yolite.evaluation.results import read_results
 from yolite.files import check_writable, write_json
+from yolite.reading import build_dataset, load_split
 from yolite.structures import Sample
 
 PICTURES = 5

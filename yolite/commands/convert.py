@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from yolite.build import build_dataset, load_split
 from yolite.commands.common import settings_of_use
 from yolite.config import Config, load_config
 from yolite.console import Console
@@ -15,6 +14,7 @@ from yolite.data.convert import Format, Part, check_out, make_parts, write_datas
 from yolite.data.dataset import ROLES, DataSet, Split
 from yolite.data.readers.voc import list_names
 from yolite.errors import UserError
+from yolite.reading import build_dataset, load_split
 
 
 def convert_data(options: Mapping[str, Any], words: Sequence[str], to: str, out: Path, link: bool) -> None:

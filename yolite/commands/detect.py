@@ -76,11 +76,12 @@ def _follow(results: Iterator[Result], found: Findings, items: Sequence[Item], s
 
 
 def _merged(processes: Processes, count: int, own: Tally) -> Tally:
-    """Put the shares of all processes together; ``count`` JSON entries in the order of the sources."""
+    """Put the shares of all processes together; JSON entries in the order of the sources."""
     shares = processes.gather(own)
     iterators = [iter(share.entries) for share in shares]
     together = Tally(bad=[line for share in shares for line in share.bad])
-    together.entries = [next(iterators[number % processes.world]) for number in range(count)]
+    if sum(len(share.entries) for share in shares) == count:  # none of the sources is a video
+        together.entries = [next(iterators[number % processes.world]) for number in range(count)]
     for name in ("pictures", "frames", "broken", "boxes", "capped"):
         setattr(together, name, sum(getattr(share, name) for share in shares))
     return together
@@ -142,8 +143,7 @@ def detect_sources(
         mine.parent.mkdir(parents=True, exist_ok=True)
     found = Findings(own, places, mine, how["stride"], console)
     _follow(predictor.predict(own, **how), found, own, how["stride"], console)
-    # of a video there are lines alone, no entry
-    tally = _merged(processes, len(items) if json and not lines else 0, found.tally)
+    tally = _merged(processes, len(items), found.tally)
     leave(processes)
     if not processes.main:
         return

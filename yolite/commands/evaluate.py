@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from yolite.build import build_dataset, build_preprocess, load_split
+from yolite.build import build_preprocess
 from yolite.checkpoint import find_weights, load_checkpoint
 from yolite.commands.common import check_classes, config_of_weights, settings_of_use
 from yolite.commands.findings import findings_files, plain_findings, print_findings, say_report, write_findings
@@ -28,6 +28,7 @@ from yolite.files import write_json
 from yolite.inference import Inference, Model
 from yolite.postprocess import Thresholds
 from yolite.processes import Processes, join, leave
+from yolite.reading import build_dataset, load_split
 from yolite.report.evaluation import write_report
 from yolite.structures import Batch, Detections, Sample
 from yolite.weights import open_model
@@ -69,7 +70,7 @@ def evaluate_weights(
     if report:
         content = load_checkpoint(find_weights(weights))
         history = history_of(Path(weights), content)
-        if not history:
+        if not history and "training" in content:
             console.say("no epoch of this run is finished: the report has no curves of the training")
         story = tell_run(f"{weights} on {split}", content, history, [data], config, plain["seconds"])
         say_report(report, write_report(report, story, found, data.samples), console)
@@ -97,7 +98,7 @@ def _detect(
     bad = [line for part in processes.gather(bad) for line in part]
     if bad:
         console.warn(f"{len(bad)} images could not be read and count as not detected on (first: {bad[0]})")
-    seconds = {**inference.seconds, "decode": reading.get("decode", 0.0)}
+    seconds = {"decode": reading.get("decode", 0.0), **inference.seconds}
     seconds["preprocess"] += reading.get("preprocess", 0.0)
     return result, detections, dict(zip(seconds, processes.sum(list(seconds.values())), strict=True))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from yolite.build import build_augment, build_dataset, build_loss, build_preprocess, fitting_loss, load_split
+from yolite.build import build_augment, build_loss, build_preprocess, fitting_loss
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
 from yolite.commands.common import check_classes, read_imgsz, settings_of_use
 from yolite.config import Config, LossConfig, make_config, merge
@@ -29,6 +29,7 @@ from yolite.files import check_folder
 from yolite.inference import Inference, TorchNetwork
 from yolite.paths import free_run_folder
 from yolite.postprocess import Thresholds
+from yolite.reading import build_dataset, load_split
 from yolite.sources import Moving, require_items
 from yolite.structures import Sample, Targets
 from yolite.training.batch import USUAL

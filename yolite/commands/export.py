@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from yolite.build import build_dataset, build_preprocess, load_split
+from yolite.build import build_preprocess
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
 from yolite.commands.common import check_classes, config_of_weights, settings_of_use
 from yolite.config import Config, to_plain
@@ -44,6 +44,7 @@ from yolite.inference import Inference, TorchNetwork, check_input
 from yolite.models.detector import fused
 from yolite.models.summary import summarise
 from yolite.postprocess import Thresholds
+from yolite.reading import build_dataset, load_split
 from yolite.structures import Sample
 
 CPU = torch.device("cpu")
@@ -91,10 +92,10 @@ def make_request(weights: Path, format: str, out: Path | None, int8: bool, nms: 
     for name, value in thresholds.items():
         if value is not None and not nms:
             raise UserError(f"--{name} belongs to --nms: without it, who runs the file chooses")
+    if format == "openvino":
+        need_openvino()  # first: its extra brings the other
     if format != "torchexport":
         need_onnx()
-    if format == "openvino":
-        need_openvino()
     suffix = SUFFIX[format]
     out = out or weights.with_name(f"{weights.stem}{'-int8' if int8 else ''}{suffix}")
     if out.suffix != suffix:

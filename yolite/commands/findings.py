@@ -11,6 +11,7 @@ from typing import Any
 from yolite.config import Config
 from yolite.console import Console
 from yolite.errors import UserError
+from yolite.evaluation.advice import advice
 from yolite.evaluation.analysis import Analysis, to_plain
 from yolite.evaluation.coco import NUMBERS
 from yolite.evaluation.curves import Point
@@ -47,7 +48,7 @@ def _threshold(point: Point | None) -> list[str]:
 
 
 def print_findings(found: Analysis, config: Config, console: Console, title: str) -> None:
-    """Print the 12 numbers, each class with its threshold, the threshold for all, and where the AP goes."""
+    """Print the 12 numbers, each class with its threshold, that for all, where the AP goes, and what to do next."""
     e, result = config.eval, found.result
     console.table(f"{title}: {result.images} images", list(NUMBERS), [[f"{result.numbers[n]:.3f}" for n in NUMBERS]])
     f = f"F{found.beta:g}"
@@ -67,6 +68,8 @@ def print_findings(found: Analysis, config: Config, console: Console, title: str
     ]
     console.table(f"where AP50 {split.ap:.3f} goes: confidence {e.conf}, {found.at}",
                   ["mistake", "count", "AP50 if mended"], rows)  # fmt: skip
+    for line in advice(found):
+        console.say(f"next: {line}")
 
 
 def _print_threshold(found: Analysis, console: Console) -> None:

@@ -76,6 +76,7 @@ class _Video:
         self.path, self.live, self.stride = path, live, stride
         self.writer: VideoWriter | None = None
         self.frames, self.broken, self.error, self.counts = 0, 0, "", Counter[str]()
+        self.unsaid: list[str] = []
 
     def add(self, result: Result) -> None:
         """Write one frame; runs in the background, frame after frame."""
@@ -136,13 +137,18 @@ class Findings:
             self._finish_video(str(self._open))  # the next video has begun
         self._open = result.source
         if result.error is not None:
-            video.broken, video.error = video.broken + 1, result.error
-            self.tally.broken += 1
-            self._console.warn(f"{result.source}, frame {result.frame}: {result.error}")
+            video.error = result.error
+            video.unsaid.append(f"{result.source}, frame {result.frame}: {result.error}")
         else:
             video.frames += 1
             self.tally.frames += 1
             video.counts.update(result.names[i] for i in result.labels.tolist())
+        if video.frames or video.live:  # of a file without any frame one line is enough, at its end
+            for text in video.unsaid:
+                self._console.warn(text)
+            video.broken += len(video.unsaid)
+            self.tally.broken += len(video.unsaid)
+            video.unsaid.clear()
         if video.frames:
             self._frames.do(partial(video.add, result))
 

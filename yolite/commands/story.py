@@ -43,7 +43,9 @@ def tell_run(
     )
     place = content.get("training", {}).get("place")
     facts = [("model", f"{trained.model.name}, {parameters / 1e6:.2f} M parameters, {len(content['names'])} classes")]
-    facts += [("trained on", _where(splits[0]) if len(splits) > 1 else trained.data.source)]
+    known = "training" in content  # an imported network has none
+    where = _where(splits[0]) if len(splits) > 1 else trained.data.source
+    facts += [("trained on", where if known else "not known: the weights hold no training (imported)")]
     if place:
         facts += [("epochs", f"{place['epoch']} of {t.epochs}, in steps of {t.batch} images; input "
                              f"{trained.imgsz[0]}x{trained.imgsz[1]}"),
@@ -54,7 +56,7 @@ def tell_run(
               ("with", f"confidence {e.conf}, NMS IoU {e.iou}, at most {e.max_det} boxes an image, input "
                        f"{config.imgsz[0]}x{config.imgsz[1]}")]  # fmt: skip
     boxes = _boxes(splits, config)
-    return Story(title, facts, _changed(trained), history, True, seconds, _anchors(specs, boxes, trained), len(specs),
+    return Story(title, facts, _changed(trained), history, known, seconds, _anchors(specs, boxes, trained), len(specs),
                  boxes, config.imgsz, splits)  # fmt: skip
 
 

@@ -81,9 +81,23 @@ def configure(model: str | None, file: Path | None, options: Mapping[str, Any], 
         config = make_config(base, options, parse_words(words))
     else:
         config = load_config(model, file, options, words)
+    _check_anchors(config, words)
     if config.train.tensorboard:
         require("tensorboard", "tensorboard", "train.tensorboard")
     return config
+
+
+def _check_anchors(config: Config, words: Sequence[str]) -> None:
+    """Refuse a number of anchors a level that anchors which are given already would overrule.
+
+    Raises:
+        UserError: they differ.
+    """
+    code = config.model.code
+    typed = "anchors_per_level" in parse_words(words).get("model", {}).get("code", {})
+    if typed and code.anchors != "auto" and any(len(level) != code.anchors_per_level for level in code.anchors):
+        raise UserError(f"model.code.anchors_per_level={code.anchors_per_level} has no effect: the anchors are given, "
+                        f"{len(code.anchors[0])} a level; add model.code.anchors=auto to find new ones")  # fmt: skip
 
 
 def start(

@@ -12,7 +12,7 @@ from yolite.data.problems import Problem
 from yolite.data.readers import coco, voc, yolo
 from yolite.data.readers.folders import searched
 from yolite.errors import UserError
-from yolite.files import read_lines
+from yolite.files import read_names
 from yolite.structures import Sample
 
 Role = Literal["train", "val", "test"]
@@ -237,6 +237,8 @@ def _from_yaml(file: Path, plain: Mapping[str, Any], overrides: Mapping[str, str
         first = next(iter(entries.values()))
         json_file, _ = _coco_entry(root, first, False)
         names = list(coco.category_names(coco.read_annotations(json_file), json_file).values())
+        if plain.get("names") is not None and _names(plain["names"], plain.get("nc"), file) != names:
+            raise UserError(f"{file}: its names are not those of {json_file}, whose classes count: leave names out")
         return DataSet("coco", root, names, entries, str(file), mirror_safe)
     return DataSet("yolo", root, _names(plain.get("names"), plain.get("nc"), file), entries, str(file), mirror_safe)
 
@@ -258,7 +260,7 @@ def _from_folder(root: Path, overrides: Mapping[str, str]) -> DataSet:
     listed = next((root / n for n in ("classes.txt", "labels/classes.txt") if (root / n).is_file()), None)
     # without names: numbers, as many as all roles need together, so that every role counts alike
     names = (
-        read_lines(listed)
+        read_names(listed)
         if listed
         else [f"class {i}" for i in range(yolo.class_count([root / str(entry) for entry in entries.values()]))]
     )

@@ -109,11 +109,14 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 def image_files(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
     """List the images (files with one of ``suffixes``) of a folder and of those inside it, sorted.
 
+    What is called like an image and cannot be one (a pipe, a link to nothing) is among them: reading says why.
+
     Raises:
         UserError: one of the folders cannot be opened.
     """
     found = [Path(top) / name for top, _, names in walk(folder) for name in names]
-    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
+    named = [path for path in found if path.suffix.lower() in suffixes]
+    return sorted(path for path in named if path.suffix.lower() in SUFFIXES or path.is_file())
 
 
 def _require_file(path: Path) -> None:

@@ -193,8 +193,10 @@ def examine(
     looks, line = inspect(paths, Store(name), progress)
     problems = [list(split.problems) for split in splits]
     samples = [[sample for sample in split.samples if sample.path is None] for split in splits]
+    seen: set[tuple[int, Path]] = set()
     for (n, sample, path), look in zip(places, looks, strict=True):
-        problems[n] += problems_of(path, look)
+        problems[n] += [] if (n, path) in seen else problems_of(path, look)
+        seen.add((n, path))
         if not look.kind:
             samples[n].append(sample)
     for place, problem in find_duplicates([splits[n].role for n, _, _ in places], paths, looks):

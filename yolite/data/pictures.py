@@ -107,11 +107,7 @@ class Pictures:
         """Map the cache file, built first where it is missing or of other content."""
         name, content = self._stamps()
         file, index = folder / f"{name}.bin", folder / f"{name}.json"
-        try:
-            stored = json.loads(index.read_text())
-            rows = stored["rows"] if stored["content"] == content and file.is_file() else None
-        except (OSError, ValueError, KeyError, TypeError):
-            rows = None
+        rows = _rows_of(file, index, content)
         if rows is None:
             rows = self._build(file, progress)
             write_json(index, {"content": content, "rows": rows})
@@ -190,3 +186,14 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+
+def _rows_of(file: Path, index: Path, content: str) -> list[list[int] | str] | None:
+    """Return what `Pictures._build` returned for a cache file; None if it is of other content, cut short or damaged."""
+    try:
+        stored = json.loads(index.read_text())
+        rows: list[list[int] | str] = stored["rows"]
+        length = sum(3 * row[1] * row[2] for row in rows if not isinstance(row, str))
+        return rows if stored["content"] == content and file.stat().st_size == length else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None

@@ -58,14 +58,16 @@ KINDS: dict[str, Kind] = {
     "outside": Kind("a box wholly outside the image", _BOX),
     "out of bounds": Kind("a box that passes the image by 1 px or more", "box clipped"),
     "out of bounds by less than 1 px": Kind("a box that passes the image by less", "box clipped", note=True),
-    "duplicate box": Kind("the same box of the same class twice in an image", "the second is left out"),
+    "duplicate box": Kind(
+        "the same box (clipped, in float32) of the same class twice in an image", "the second is left out"
+    ),
     "class id not an integer": Kind("a class id such as 0.5", _BOX),
     "class id out of range": Kind("a class id below 0 or past the names", _BOX),
     "unknown class": Kind("a class name that is not one of the data set's", _BOX),
     "unknown category": Kind("COCO: a category id that is not in the list of categories", _BOX),
     "image entry": Kind("COCO: an image without id or file_name", _IMAGE),
     "annotation entry": Kind("COCO: an annotation that names no image", _BOX),
-    "misplaced object": Kind("VOC: an object not directly in the root, or in an XML namespace", _BOX),
+    "misplaced object": Kind("VOC: an object not directly in the root, in an XML namespace, or spelt Object", _BOX),
     "flag": Kind("COCO, VOC: an iscrowd, ignore or difficult that is neither 0 nor 1", "taken as 0"),
     "area": Kind("COCO: an area that is no number, below 0, or larger than the image", "that of the box is taken"),
     "duplicate image id": Kind("COCO: two images have one id", "the second is left out"),
@@ -135,6 +137,17 @@ def summarise(problems: Iterable[Problem]) -> str:
     return "; ".join(parts)
 
 
+def number(text: str) -> float:
+    """Return the number that a text states; Python alone would read ``1_0`` and digits of other scripts too.
+
+    Raises:
+        ValueError: it states none.
+    """
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    return float(text)
+
+
 @dataclass(frozen=True)
 class Row:
     """One box as a file states it, already in image px.
@@ -196,7 +209,8 @@ def make_sample(
         box = _clipped(row, size, file, problems)
         if box is None:
             continue
-        same = first.setdefault((row.label, row.iscrowd, row.box), row.line)
+        # by what training sees of it: two that differ outside the image alone, or past float32, are one box there
+        same = first.setdefault((row.label, row.iscrowd, tuple(box.float().tolist())), row.line)
         if len(first) > len(kept):
             kept.append((row, box))
         else:

@@ -23,6 +23,15 @@ KINDS = {
     "Miss": "object that no box found, not even a Cls or Loc one",
 }
 """The six kinds in TIDE's order, and what each is."""
+REMEDIES = {
+    "Cls": "look at what is taken for what: do the labels tell these classes apart? More pictures of both",
+    "Loc": "labels that fit tightly, a larger --imgsz, anchors that fit (yolite anchors), more epochs",
+    "Both": "as for Cls and Loc",
+    "Dupe": "a lower eval.iou, so that NMS takes more boxes for one object",
+    "Bkg": "look at the labels to check first, often an object was left out; then pictures without objects in training",
+    "Miss": "are they small, hidden or rare? Look at the worst pictures; a larger --imgsz, more pictures of them",
+}
+"""What to do about each."""
 CLS, LOC, BOTH, DUPE, BKG = range(5)
 
 

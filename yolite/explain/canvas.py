@@ -81,16 +81,19 @@ class Canvas:
         cv2.circle(self.image, (self._px(x)[0], self._px(y)[0]), 4, colour, -1, cv2.LINE_AA)
 
     def write(self, x: float, y: float, text: str, colour: Colour) -> None:
-        """Write below and right of a point."""
-        at = (self._px(x)[0] + 4, self._px(y)[0] + 16)
-        for paint, width in (((0, 0, 0), 3), (colour, 1)):
-            cv2.putText(self.image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, paint, width, cv2.LINE_AA)
+        """Write below and right of a point, inside the picture, on a black plate."""
+        (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)
+        left = min(max(self._px(x)[0], 0), self.image.shape[1] - width - 6)
+        top = min(max(self._px(y)[0], 0), self.image.shape[0] - height - 6)
+        cv2.rectangle(self.image, (left, top), (left + width + 5, top + height + 5), (0, 0, 0), -1)
+        at = (left + 3, top + height + 2)
+        cv2.putText(self.image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, 1, cv2.LINE_AA)
 
     def heat(self, values: np.ndarray, strength: float = 0.7) -> None:
         """Lay values [h, w] from 0 to 1 over the whole picture: dark is 0, bright yellow 1."""
         size = (self.image.shape[1], self.image.shape[0])
         big = cv2.resize(values.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
-        bgr = cv2.applyColorMap((big.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+        bgr = cv2.applyColorMap((np.nan_to_num(big).clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
         grey = cv2.cvtColor(cv2.cvtColor(self.image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         heat = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         self.image = cv2.addWeighted(heat, strength, grey, 1 - strength, 0).astype(np.uint8)

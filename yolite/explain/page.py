@@ -91,8 +91,9 @@ def _pictures(
         shelf.add(f"grid-{n}", draw.draw_grid(trace, n, cell.place), f"Level {n}, stride {specs[n].stride}.")
         for n in levels
     ]
-    out["cell"] = [shelf.add("cell", draw.draw_cell(trace, cell), "Yellow: the cell. White: the anchor in its middle. "
-                             "Green: the box and its centre.")]  # fmt: skip
+    out["cell"] = [shelf.add(f"cell-{n}", draw.draw_cell(trace, cell, n), words) for n, words in _moves(cell)]
+    out["cell"].append(shelf.add("cell-4", draw.draw_on_picture(trace, cell), "4. Back through the letterbox: the box "
+                                 "on the picture."))  # fmt: skip
     out["objectness"] = [
         shelf.add(f"objectness-{n}", draw.draw_objectness(trace, n), f"Level {n}, stride {specs[n].stride}: highest "
                   f"{float(trace.objectness(n).max()):.3f}.")
@@ -113,6 +114,14 @@ def _pictures(
                   f"{names[cell.best[0]]!r}. Yellow: the box."),
     ]  # fmt: skip
     return out
+
+
+def _moves(cell: Cell) -> list[tuple[int, str]]:
+    """Return the steps of one cell that are drawn on the input, each with its numbers."""
+    step = {one.what: f"{one.what} = {one.numbers} = {one.value:.1f}" for one in cell.steps}
+    return [(1, "1. The cell (yellow) and the chosen anchor around its middle (white)."),
+            (2, f"2. The anchor moves: {step['centre x']}, {step['centre y']}."),
+            (3, f"3. It is stretched (green): {step['width']}, {step['height']}.")]  # fmt: skip
 
 
 def _squares(sight: Any) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
 from yolite.draw import colour as class_colour
-from yolite.explain.canvas import BLUE, GREEN, RED, WHITE, YELLOW, Box, Canvas, side_by_side
+from yolite.explain.canvas import BLUE, GREEN, RED, SIDE, WHITE, YELLOW, Box, Canvas, side_by_side
 from yolite.explain.formula import Cell
 from yolite.explain.sight import Sight, Stage
 from yolite.explain.trace import Place, Trace
@@ -25,6 +26,8 @@ STRIP = 150
 """Height of the pictures of what down-sampling leaves, px."""
 AROUND = 0.25
 """They show so much around the object, as a share of its sides."""
+CLOSE = 2560
+"""The input is enlarged to no more than this many px before a part is cut out of it."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +110,53 @@ def draw_grid(trace: Trace, level: int, chosen: Place) -> Image:
     return canvas.image
 
 
-def draw_cell(trace: Trace, cell: Cell) -> Image:
-    """Draw how the anchor of one cell becomes a box."""
+def draw_cell(trace: Trace, cell: Cell, step: int) -> Image:
+    """Draw how the anchor of one cell becomes a box, input px.
+
+    Args:
+        trace: The picture's way.
+        cell: The prediction.
+        step: 1: the anchor in the middle of the cell; 2: it has moved to the box's centre; 3: it has the box's size.
+    """
     spec, place = cell.spec, cell.place
-    canvas = Canvas(trace.pixels, faint=0.35)
+    left, top, right, bottom = _view(trace, cell)
+    longest = max(trace.pixels.shape[:2])
+    canvas = Canvas(trace.pixels, faint=0.35, side=min(CLOSE, SIDE * longest // max(right - left, bottom - top)))
     canvas.grid(spec.stride)
     canvas.cells([(place.row, place.column)], spec.stride, YELLOW, 0.55)
     w, h = spec.anchors[place.anchor]
-    cx, cy = ((v + 0.5) * spec.stride for v in (place.column, place.row))
-    canvas.box((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), WHITE, 2, dashed=True)
     x1, y1, x2, y2 = cell.input_box.tolist()
-    canvas.box((x1, y1, x2, y2), GREEN, 2)
-    canvas.dot((x1 + x2) / 2, (y1 + y2) / 2, GREEN)
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    if step == 1:
+        x, y = ((v + 0.5) * spec.stride for v in (place.column, place.row))
+    canvas.box((x - w / 2, y - h / 2, x + w / 2, y + h / 2), WHITE, 2, dashed=True)
+    if step == 3:
+        canvas.box((x1, y1, x2, y2), GREEN, 2)
+    canvas.dot(x, y, WHITE if step == 1 else GREEN)
+    return canvas.image[top * canvas.zoom : bottom * canvas.zoom, left * canvas.zoom : right * canvas.zoom]
+
+
+def _view(trace: Trace, cell: Cell) -> tuple[int, int, int, int]:
+    """Return the part of the input (xyxy, input px) that holds the cell, its anchor and its box, and a little more."""
+    spec, place = cell.spec, cell.place
+    out: list[list[int]] = [[], []]
+    for axis, (index, most) in enumerate(zip((place.column, place.row), trace.pixels.shape[1::-1], strict=True)):
+        middle, half = (index + 0.5) * spec.stride, max(spec.anchors[place.anchor][axis] / 2, 2 * spec.stride)
+        low = min(middle - half, max(float(cell.input_box[axis]), 0.0))
+        high = max(middle + half, min(float(cell.input_box[axis + 2]), float(most)))
+        more = AROUND * (high - low)
+        out[0].append(min(max(int(low - more), 0), most - 1))
+        out[1].append(max(min(int(high + more) + 1, most), out[0][-1] + 1))
+    return out[0][0], out[0][1], out[1][0], out[1][1]
+
+
+def draw_on_picture(trace: Trace, cell: Cell) -> Image:
+    """Draw the box where it ends: on the picture, made smaller where that is large."""
+    height, width = trace.image.shape[:2]
+    scale = min(1.0, SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    canvas = Canvas(np.asarray(cv2.resize(trace.image, size, interpolation=cv2.INTER_AREA), np.uint8))
+    canvas.box((cell.box * scale).tolist(), GREEN, 2)
     return canvas.image
 
 

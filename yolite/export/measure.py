@@ -69,6 +69,10 @@ def _peak_mib(device: torch.device) -> float:
     """Return the most memory this process has held, MiB; on a GPU, of its memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux: its ru_maxrss counts in the process that started this one
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
     import resource  # POSIX alone has it
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

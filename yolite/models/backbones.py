@@ -6,37 +6,49 @@ The code is torchvision's own (BSD); here is only where each network is cut and 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
 Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Net:
-    """One network of torchvision.
+    """One network of torchvision, which is imported when it is asked for: that takes two seconds.
 
     Attributes:
-        make: Builds the whole of it, its classifier included.
-        weights: torchvision's list of weights for it.
+        name: As torchvision calls it.
         parts: Names of the layers in each of the three stages, as torchvision calls them.
         inside: The part of the network where those layers are; empty: it itself.
+        options: What torchvision is asked for besides.
         mean, std: What its weights want the pictures to be normalised with, per channel, 0 to 1.
     """
 
-    make: Callable[[], nn.Module]
-    weights: Any
+    name: str
     parts: tuple[tuple[str, ...], ...]
     inside: str = ""
+    options: Mapping[str, bool] = field(default_factory=dict)
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
+
+    def make(self) -> nn.Module:
+        """Build the whole of it, its classifier included."""
+        from torchvision import models
+
+        whole: nn.Module = models.get_model(self.name, weights=None, **self.options)
+        return whole
+
+    @property
+    def weights(self) -> Any:
+        """Torchvision's list of weights for it."""
+        from torchvision import models
+
+        return models.get_model_weights(self.name)
 
 
 def _slices(*cuts: int) -> tuple[tuple[str, ...], ...]:
@@ -44,33 +56,26 @@ def _slices(*cuts: int) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(map(str, range(a, b))) for a, b in pairwise((0, *cuts)))
 
 
-NETS: dict[str, Net] = {
-    "resnet18": Net(
-        models.resnet18,
-        models.ResNet18_Weights,
-        (("conv1", "bn1", "relu", "maxpool", "layer1", "layer2"), ("layer3",), ("layer4",)),
-    ),
-    "mobilenet_v3_large": Net(
-        models.mobilenet_v3_large, models.MobileNet_V3_Large_Weights, _slices(7, 13, 17), "features"
-    ),
-    "mobilenet_v3_small": Net(
-        models.mobilenet_v3_small, models.MobileNet_V3_Small_Weights, _slices(4, 9, 13), "features"
-    ),
-    "vgg16": Net(partial(models.vgg16, init_weights=False), models.VGG16_Weights, _slices(17, 24, 31), "features"),
-    "googlenet": Net(
+_NETS = (
+    Net("resnet18", (("conv1", "bn1", "relu", "maxpool", "layer1", "layer2"), ("layer3",), ("layer4",))),
+    Net("mobilenet_v3_large", _slices(7, 13, 17), "features"),
+    Net("mobilenet_v3_small", _slices(4, 9, 13), "features"),
+    Net("vgg16", _slices(17, 24, 31), "features", {"init_weights": False}),
+    Net(
         # Its side heads are for ImageNet's classes. Its weights come from elsewhere and want −1 to 1; torchvision's
         # own transform_input does the same to pictures normalised for the others.
-        partial(models.googlenet, init_weights=False, aux_logits=False),
-        models.GoogLeNet_Weights,
+        "googlenet",
         (
             ("conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a", "inception3b"),
             ("maxpool3", "inception4a", "inception4b", "inception4c", "inception4d", "inception4e"),
             ("maxpool4", "inception5a", "inception5b"),
         ),
+        options={"init_weights": False, "aux_logits": False},
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     ),
-}
+)
+NETS = {net.name: net for net in _NETS}
 
 
 class Stage(nn.Module):

@@ -12,10 +12,11 @@ import numpy as np
 from yolite.anchors import AnchorReport
 from yolite.data.dataset import Split
 from yolite.data.health import SIZES, BoxTable, health
+from yolite.evaluation.advice import advice, advice_of_training
 from yolite.evaluation.analysis import Analysis
 from yolite.evaluation.coco import NUMBERS
 from yolite.evaluation.curves import BINS, CALIBRATED_FROM, CONFIDENCES
-from yolite.evaluation.errors import KINDS
+from yolite.evaluation.errors import KINDS, REMEDIES
 from yolite.evaluation.match import NEAR
 from yolite.evaluation.worst import DOUBTS, Finding, Picture, doubts
 from yolite.report.page import write_page
@@ -46,7 +47,7 @@ class Story:
         facts: What was trained on what, and how it was judged: (name, value).
         settings: Settings that differ from the defaults: (key, value).
         history: One row of metrics an epoch; empty where nothing was trained, or no epoch is finished.
-        trained: Whether this is a network of ours (else: a results file).
+        trained: Whether the weights hold their training (not: a results file, an imported network).
         seconds: An image, by stage; None where nothing was run.
         anchors: The anchors against the boxes of the first split; None where there are none.
         levels: So many levels share them.
@@ -102,6 +103,7 @@ def write_report(path: Path, story: Story, found: Analysis, samples: Sequence[Sa
         gallery=gallery, crops=crops, refused=album.refused, errors=_errors(found), matrix=_matrix(found),
         kinds=DOUBTS, charts=_charts(story, found), health=_health(story), least=BOXES_FROM, calibrated=CALIBRATED_FROM,
         label_doubts=len(doubts(found.worst)), pictures=len(samples),
+        advice=[*advice(found), *advice_of_training(story.history)],
     )  # fmt: skip
 
 
@@ -170,7 +172,7 @@ def _errors(found: Analysis) -> list[dict[str, Any]]:
     most = max([*split.gives_back.values(), 1e-9])
     return [
         {"kind": kind, "meaning": meaning.format(f=iou, b=NEAR), "count": split.counts[kind],
-         "gain": split.gives_back[kind], "share": 100 * max(split.gives_back[kind], 0) / most}
+         "remedy": REMEDIES[kind], "gain": split.gives_back[kind], "share": 100 * max(split.gives_back[kind], 0) / most}
         for kind, meaning in KINDS.items()
     ]  # fmt: skip
 

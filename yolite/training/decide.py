@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from yolite.anchors import AnchorReport, fit_report, kmeans_anchors, split_by_level
-from yolite.build import build_specs, choose_precision, placeholder_anchors
+from yolite.build import build_specs, placeholder_anchors
 from yolite.config import Config, replace_setting
 from yolite.console import Console
 from yolite.data.balance import boxes_seen, epoch_size, image_weights
 from yolite.data.loader import choose_workers
 from yolite.data.pictures import Pictures
 from yolite.data.problems import Problem, summarise
+from yolite.devices import choose_precision
 from yolite.errors import UserError
 from yolite.models.detector import Detector
 from yolite.paths import cache_folder, free_bytes

@@ -8,16 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolite.build import (
-    build_dataset,
-    build_detector,
-    build_layers,
-    build_loss,
-    build_preprocess,
-    build_specs,
-    load_splits,
-    placeholder_anchors,
-)
+from yolite.build import build_detector, build_layers, build_loss, build_preprocess, build_specs, placeholder_anchors
 from yolite.checkpoint import find_weights, load_checkpoint, transfer
 from yolite.config import Config, absolute_source, replace_setting, to_plain
 from yolite.console import Console
@@ -28,6 +19,7 @@ from yolite.devices import build_device
 from yolite.errors import UserError
 from yolite.models.detector import Detector
 from yolite.processes import ALONE, Processes
+from yolite.reading import build_dataset, load_splits
 from yolite.structures import Preprocess, Targets
 from yolite.training.decide import (
     decide_anchors,

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from yolite.data.images import SUFFIXES, ImageError, image_size
-from yolite.data.problems import Problem, Row, make_sample
+from yolite.data.problems import Problem, Row, make_sample, number
 from yolite.errors import UserError
-from yolite.files import read_label, read_lines
+from yolite.files import read_label, read_lines, read_names
 from yolite.structures import Sample, Size
 
 
@@ -39,7 +39,7 @@ def class_names(root: Path) -> list[str]:
     """Return the classes: those of a ``classes.txt`` in the root, else every name in Annotations, sorted."""
     listed = root / "classes.txt"
     if listed.is_file():
-        return read_lines(listed)
+        return read_names(listed)
     names: set[str] = set()
     for file in sorted((root / "Annotations").glob("*.xml")):
         try:
@@ -80,7 +80,7 @@ def _check_size(tree: ElementTree.Element, size: Size, file: Path, problems: lis
     """Report an annotation that states another size than the image has, or none."""
     texts = [(tree.findtext(f"size/{side}") or "").strip() for side in ("height", "width")]
     try:
-        stated = [float(text or 0) for text in texts]  # some tools write 60.0
+        stated = [number(text or "0") for text in texts]  # some tools write 60.0
     except ValueError:
         stated = [math.nan, math.nan]
     said = "x".join((text or "nothing")[:40] for text in reversed(texts))
@@ -95,7 +95,7 @@ def _objects(tree: ElementTree.Element, file: Path, problems: list[Problem]) -> 
     """Return the objects of an annotation; those that are not where VOC has them are reported."""
     objects = tree.findall("object")
     here = set(map(id, objects))
-    astray = [item for item in tree.iter() if item.tag.rpartition("}")[2] == "object" and id(item) not in here]
+    astray = [item for item in tree.iter() if item.tag.rpartition("}")[2].lower() == "object" and id(item) not in here]
     if astray:
         where = f"<{astray[0].tag[:60]}> somewhere in <{tree.tag[:60]}>"
         message = f"{len(astray)} objects are not directly in <annotation> (first: {where})"
@@ -107,10 +107,12 @@ def _objects(tree: ElementTree.Element, file: Path, problems: list[Problem]) -> 
 
 def _box(element: ElementTree.Element) -> tuple[tuple[float, float, float, float] | None, str, str]:
     """Return an object's box, numbers as written (no −1); or None, the kind of finding that it is, and its values."""
+    if (count := len(element.findall("bndbox"))) > 1:
+        return None, "field count", f"(there are {count})"
     texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
     shown = ", ".join("nothing" if text is None else text.strip()[:20] for text in texts)
     try:
-        x1, y1, x2, y2 = (float(text or "") for text in texts)
+        x1, y1, x2, y2 = (number(text or "") for text in texts)
     except ValueError:
         missing = any(text is None or not text.strip() for text in texts)
         return None, "field count" if missing else "not a number", shown
@@ -120,19 +122,19 @@ def _box(element: ElementTree.Element) -> tuple[tuple[float, float, float, float
 def _rows(file: Path, objects: Iterable[ElementTree.Element], names: list[str], problems: list[Problem]) -> list[Row]:
     """Read the boxes of one annotation."""
     rows = []
-    for number, element in enumerate(objects, 1):
+    for place, element in enumerate(objects, 1):
         name = (element.findtext("name") or "").strip()
         if name not in names:
-            problems.append(Problem(file, number, "unknown class", f"class {name[:60]!r} is not in the list"))
+            problems.append(Problem(file, place, "unknown class", f"class {name[:60]!r} is not in the list"))
             continue
         box, kind, shown = _box(element)
         if box is None:
-            problems.append(Problem(file, number, kind, f"bndbox {shown} is not four numbers"))
+            problems.append(Problem(file, place, kind, f"bndbox {shown} is not four numbers"))
             continue
         difficult = (element.findtext("difficult") or "0").strip()
         if difficult not in ("0", "1"):
-            problems.append(Problem(file, number, "flag", f"difficult {difficult[:60]!r} is neither 0 nor 1"))
-        rows.append(Row(number, box, names.index(name), difficult=difficult == "1"))
+            problems.append(Problem(file, place, "flag", f"difficult {difficult[:60]!r} is neither 0 nor 1"))
+        rows.append(Row(place, box, names.index(name), difficult=difficult == "1"))
     return rows
 
 
@@ -154,27 +156,30 @@ def read_voc(root: Path, listing: str, names: list[str], problems: list[Problem]
     stems = _stems(file)
     if not stems:
         raise UserError(f"{file} is empty: it should name one image a line")
+    seen: set[str] = set()
     for stem in stems:
+        said = [] if stem in seen else problems  # a list may name an image twice: what is wrong with it is said once
+        seen.add(stem)
         image, annotation = _image_of(root, stem), root / "Annotations" / f"{stem}.xml"
         try:
             size = image_size(image)
         except ImageError as error:
-            problems.append(Problem(image, 0, error.kind, str(error)))
+            said.append(Problem(image, 0, error.kind, str(error)))
             continue
         rows: list[Row] = []
         try:
             tree = _parse(annotation)
-            _check_size(tree, size, annotation, problems)
-            objects = _objects(tree, annotation, problems)
-            rows = _rows(annotation, objects, names, problems)
+            _check_size(tree, size, annotation, said)
+            objects = _objects(tree, annotation, said)
+            rows = _rows(annotation, objects, names, said)
             _count_unread(objects, unread)
         except FileNotFoundError:
             text = "there is no annotation"
-            problems.append(Problem(annotation, 0, "no label file", text))
+            said.append(Problem(annotation, 0, "no label file", text))
         except (OSError, ValueError) as error:
             text = f"the annotation cannot be read ({error})"
-            problems.append(Problem(annotation, 0, "unreadable label file", text))
-        samples.append(make_sample(image, size, rows, annotation, stem, problems))
+            said.append(Problem(annotation, 0, "unreadable label file", text))
+        samples.append(make_sample(image, size, rows, annotation, stem, said))
     _report_orphans(root, problems)
     return samples
 

@@ -17,7 +17,7 @@ import torch
 
 from yolite.boxes import cxcywh_to_xyxy
 from yolite.data.images import SUFFIXES, ImageError, image_size
-from yolite.data.problems import Problem, Row, make_sample
+from yolite.data.problems import Problem, Row, make_sample, number
 from yolite.data.readers.folders import images_of, label_path, orphans
 from yolite.errors import UserError
 from yolite.files import read_label
@@ -98,9 +98,9 @@ def _reading(numbers: list[float], style: Style) -> tuple[str, str]:
 
 
 def _numbers(text: str) -> list[float] | None:
-    """Return the numbers of a row, or None; Python alone would read ``1_0`` and digits of other scripts too."""
+    """Return the numbers of a row, or None."""
     try:
-        return [float(field) for field in text.split()] if text.isascii() and "_" not in text else None
+        return [number(field) for field in text.split()]
     except ValueError:
         return None
 
@@ -200,15 +200,18 @@ def read_yolo(
         raise UserError(f"{where} holds no images ({', '.join(sorted(SUFFIXES))}): check the path")
     samples = []
     style = _survey([label_path(image) for image in images])
+    seen: set[Path] = set()
     for image in images:
+        said = [] if image in seen else problems  # a list may name an image twice: what is wrong with it is said once
+        seen.add(image)
         try:
             size = image_size(image)
         except ImageError as error:
-            problems.append(Problem(image, 0, error.kind, str(error)))
+            said.append(Problem(image, 0, error.kind, str(error)))
             continue
         labels = label_path(image)
-        rows = read_labels(labels, size, classes, problems, style)
-        samples.append(make_sample(image, size, rows, labels, image.stem, problems))
+        rows = read_labels(labels, size, classes, said, style)
+        samples.append(make_sample(image, size, rows, labels, image.stem, said))
     _report_shared([sample.path for sample in samples if sample.path], problems)
     for file, why in orphans(entries, images, others):
         if file != label_path(file) or _holds_rows(file):
