@@ -103,4 +103,5 @@ def test_what_the_steps_set_cannot_be_given(cli: Cli, shapes: Path, tmp_path: Pa
     status, _, err = cli("ablate", "--data", shapes, "--out", tmp_path / "a", "model.norm=group")
     assert status == 2
     assert "ablate sets model.norm itself" in err
+    assert cli("ablate", "--data", tmp_path / "not-there", "--out", tmp_path / "a")[0] == 2
     assert not (tmp_path / "a").exists()

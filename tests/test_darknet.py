@@ -13,6 +13,7 @@ from tests import darknet_reference as reference
 from yolite.checkpoint import load_checkpoint, restore_detector, restore_preprocess, restore_specs
 from yolite.codec import decode, decode_likely
 from yolite.commands.darknet import learned_layers, load_network
+from yolite.darknet.cfg import read_cfg
 from yolite.darknet.weights import Header, read_header, read_weights, write_weights
 from yolite.errors import UserError
 from yolite.models.detector import Detector
@@ -247,11 +248,14 @@ LINES = V4.count("\n")
         (V4.replace("groups=4", "groups=3"), "groups=3 divides not both"),
         (V4.replace("activation=mish", "activation=mishh"), r"line 5, \[convolutional\]: .*mishh.*did you mean 'mish'"),
         (V4.replace("filters=14", "filters=15", 1), r"filters=15, but \[yolo\] .* 2 anchors x \(5 \+ 2 classes\) = 14"),
+        (V4.replace("filters=14", "stride_x=2\nstride_y=2\nfilters=14", 1), "nor groups, stride or dilation"),
+        (V4.replace("=14\nsize=1\npad=1", "=14\nsize=1\npadding=1", 1), "nor groups, stride or dilation"),
         (V4.replace("mask=2,3", "mask=2,4"), "mask=2,4 names an anchor that is not there: num=4"),
         (V4.replace("size=5", "size=five"), r"\[maxpool\]: size=five is not a whole number"),
         (V4.replace("[avgpool]", "nonsense"), "neither a .section. nor key=value"),
         (V4.replace("[dropout]", "[dropout]\ndontload=1"), "dontload=1 is not supported"),
         (V4.replace("from=-2", "from=-3"), r"\[sam\]: a map of 8x8x12 cannot weigh one of 8x1x1"),
+        (V4.replace("filters=14", "filters=200000", 1), r"\[convolutional\]: filters=200000 must be at most 100000"),
         (V4.replace("height=64", "height=65"), "must be given and be multiples of 32"),
         (NET + conv(8), "no .yolo., .region. or .detection.: it is no detector"),
         (NET + "[yolo]\nanchors=1,2\n", "must follow the convolution"),
@@ -274,6 +278,12 @@ def test_white_space_and_remarks_mean_nothing(tmp_path: Path) -> None:
     tight, free = (build(cfg, tmp_path)[0] for cfg in (V4, loose))
     assert tight.graph.records == free.graph.records
     assert tight.specs == free.specs
+
+
+def test_of_an_option_that_stands_twice_the_first_counts(tmp_path: Path) -> None:
+    """github.com/AlexeyAB/darknet, src/option_list.c, option_find: it goes from the front."""
+    (tmp_path / "n.cfg").write_text("[net]\nwidth=64\nheight=32\nwidth=96\n")
+    assert read_cfg(tmp_path / "n.cfg")[0].integer("width", 0) == 64
 
 
 @pytest.fixture
@@ -314,6 +324,8 @@ def test_other_things_that_do_not_belong_together(cli: Cli, model: tuple[Path, .
 
     names.write_text("block\n")
     assert "2 names expected, one a line, 1 found" in refused(cfg, weights, "--names", names)
+    names.write_text("block\nblock\n")
+    assert "two classes have the name 'block'" in refused(cfg, weights, "--names", names)
     assert "does not exist" in refused(cfg, weights, "--names", cfg.parent / "no.names")
     assert "cannot be read" in refused(cfg, cfg.parent / "no.weights")
     whole = weights.read_bytes()

@@ -383,6 +383,10 @@ def test_trained_resumed_judged_and_used_like_any_model(
     assert status == (2 if name == "yolov1-tiny" else 0)
     if status:
         assert "its input size is fixed to 448x448, and cannot be 96x96: leave imgsz out" in err
+        for verb in (("export", "--format", "torchexport"), ("bench",)):
+            status, _, err = cli(*verb, "--weights", run, "--data", shapes, "--imgsz", "96")
+            assert status == 2, verb
+            assert "fixed to 448x448, and cannot be 96x96" in err
     fine_tuned = configure(None, None, {"weights": str(run)}, [])
     assert fine_tuned.loss == load_config(name).loss, "the loss that fits the head"
     assert fine_tuned.model.width == 0.0625

@@ -19,7 +19,7 @@ from yolite.errors import UserError
 from yolite.geometry import Letterbox
 from yolite.models.detector import Detector, fused
 from yolite.postprocess import Thresholds, postprocess, unsuppressed
-from yolite.structures import Detections, HeadSpec, Preprocess
+from yolite.structures import Detections, HeadSpec, Preprocess, Size
 
 
 class Network(Protocol):
@@ -89,6 +89,18 @@ class Model:
     fixed: bool = False
 
 
+def check_input(detector: Detector, size: Size) -> None:
+    """Refuse an input size that a network cannot read.
+
+    Raises:
+        UserError: its input size is fixed to another than ``size`` (H, W) in px.
+    """
+    try:
+        detector.check_size(size)
+    except ValueError as error:
+        raise UserError(f"this network cannot be used so: {error}") from None
+
+
 class Inference:
     """From letterboxed pictures to boxes, with the seconds it spends.
 
@@ -105,10 +117,7 @@ class Inference:
 
     def __init__(self, network: Network, preprocess: Preprocess) -> None:
         if isinstance(network, TorchNetwork):
-            try:
-                network.detector.check_size(preprocess.size)
-            except ValueError as error:
-                raise UserError(f"this network cannot be used so: {error}") from None
+            check_input(network.detector, preprocess.size)
         self.network = network
         self.preprocess = preprocess
         self.device = network.device

@@ -15,6 +15,7 @@ from yolite.console import Console
 from yolite.errors import UserError
 from yolite.files import read_json, write_atomically, write_json
 from yolite.paths import free_run_folder
+from yolite.reading import build_dataset
 from yolite.runs import flatten
 from yolite.training.resume import differences
 from yolite.training.run import RunFolder
@@ -45,9 +46,9 @@ def ablate(options: Mapping[str, Any], words: Sequence[str], seeds: int, out: Pa
     over = merge({k: v for k, v in options.items() if k != "imgsz"}, given)
     plan = [(step, make_config(merge({"model": {"width": WIDTH}}, step.settings), over)) for step in steps(size)]
     folder = out or free_run_folder(Path("runs"), "ablate")
-    first = plan[0][1].seed
+    first, console = plan[0][1].seed, Console()
+    build_dataset(plan[0][1], console)  # data that is not there is named before a folder is made
     _claim(folder, {**dict(flatten(over)), "imgsz": list(size), "seed": first})
-    console = Console()
     console.log_to(folder / "log.txt")
     console.say(f"{folder}: {len(plan)} steps x {seeds} seeds")
     rows: list[Row] = []

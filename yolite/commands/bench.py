@@ -25,6 +25,7 @@ from yolite.export.measure import STEPS, Job, measure
 from yolite.export.runtimes import RUNTIMES, open_exported
 from yolite.export.write import to_onnx, write_onnx, write_openvino
 from yolite.files import check_writable, write_json
+from yolite.inference import check_input
 from yolite.models.detector import fused
 from yolite.models.summary import summarise
 from yolite.reading import build_dataset, load_split
@@ -73,9 +74,15 @@ def _jobs(weights: Path, content: Mapping[str, Any], folder: Path, console: Cons
 
 
 def _flops(weights: Path, content: Mapping[str, Any], size: Size) -> float:
-    """Return the FLOPs of one picture of ``size``; of convolutions they grow with its area."""
+    """Return the FLOPs of one picture of ``size``; of convolutions they grow with its area.
+
+    Raises:
+        UserError: the network's input size is fixed to another.
+    """
     if weights.suffix not in RUNTIMES:
-        return float(sum(layer.flops for layer in summarise(restore_detector(content), size)))
+        detector = restore_detector(content)
+        check_input(detector, size)
+        return float(sum(layer.flops for layer in summarise(detector, size)))
     about = content["export"]
     return float(about["flops"]) * size[0] * size[1] / (about["size"][0] * about["size"][1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 from torch import nn
@@ -47,6 +48,8 @@ def read_names(path: Path | None, classes: int) -> list[str]:
     names = read_lines(path)
     if len(names) != classes:
         raise UserError(f"--names {path}: {classes} names expected, one a line, {len(names)} found")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"--names {path}: two classes have the name {twice[0]!r}: give each its own")
     return names
 
 

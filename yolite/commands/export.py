@@ -40,7 +40,7 @@ from yolite.export.quantise import quantised, share_in_onnx, share_in_openvino
 from yolite.export.runtimes import open_exported
 from yolite.export.write import SUFFIX, to_onnx, write_onnx, write_openvino, write_program
 from yolite.files import check_writable, write_json
-from yolite.inference import Inference, TorchNetwork
+from yolite.inference import Inference, TorchNetwork, check_input
 from yolite.models.detector import fused
 from yolite.models.summary import summarise
 from yolite.postprocess import Thresholds
@@ -210,7 +210,9 @@ def export_weights(
         pictures = load_split(dataset, role, console)
         console.say(f"INT8: calibrated on {min(CALIBRATION, len(pictures.samples))} pictures of the role {role}")
         calibration = _calibration(pictures, config)
-    model = Readable(fused(restore_detector(content)), request.limits)
+    detector = restore_detector(content)
+    check_input(detector, config.imgsz)
+    model = Readable(fused(detector), request.limits)
     about = {
         "format": format, "precision": "int8" if int8 else "fp32", "outputs": model.outputs,
         "nms": vars(request.limits) if request.limits else None, "size": list(config.imgsz),

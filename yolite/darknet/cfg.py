@@ -2,6 +2,7 @@
 
 Read as Darknet reads it (github.com/AlexeyAB/darknet, src/parser.c and src/option_list.c): white space means nothing,
 a line that begins with ``#`` or ``;`` is a remark, and what follows a ``#`` in a line is one too.
+Of an option that stands twice in a section the first counts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from yolite.errors import UserError
 from yolite.files import read_text
 
 T = TypeVar("T")
+
+MOST = 100_000
+"""A larger number of filters, cells or px is a slip: it would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,12 @@ class Section:
         return self.options.get(key, default)
 
     def integer(self, key: str, default: int, least: int = 0) -> int:
-        """Return a whole number of at least ``least``."""
+        """Return a whole number from ``least`` to `MOST`."""
         value = self._read(key, str(default), int, "a whole number")
         if value < least:
             self.fail(f"{key}={value} must be at least {least}")
+        if value > MOST:
+            self.fail(f"{key}={value} must be at most {MOST}")
         return value
 
     def number(self, key: str, default: float) -> float:
@@ -91,7 +97,7 @@ def read_cfg(path: Path) -> list[Section]:
         key, sign, value = line.partition("=")
         if not sign or not key or not value or not sections:
             raise UserError(f"{path}, line {number}: {raw.strip()[:80]!r} is neither a [section] nor key=value")
-        sections[-1][2][key] = value
+        sections[-1][2].setdefault(key, value)
     if not sections or sections[0][1] not in ("net", "network"):
         raise UserError(f"{path} does not begin with a section [net]: is it a Darknet .cfg file?")
     return [Section(path, number, name, options) for number, name, options in sections]

@@ -119,7 +119,8 @@ def _conv_head(state: State, section: Section, decoder: Section) -> Layer:
     """Read the convolution whose numbers a decoder reads."""
     source, kernel = state.above(section), section.integer("size", 1, 1)
     wanted = "logistic" if decoder.integer("new_coords", 0) else "linear"
-    plain = {"batch_normalize": 0, "groups": 1, "stride": 1, "dilation": 1, "pad": section.integer("pad", 0)}
+    plain = {"batch_normalize": 0, "groups": 1, "stride": 1, "stride_x": 1, "stride_y": 1, "dilation": 1}
+    plain |= {} if section.integer("pad", 0) else {"padding": 0}  # with pad=1 Darknet does not look at it
     odd = [key for key, usual in plain.items() if section.integer(key, usual) != usual]
     if odd or _activation(section, "logistic") != wanted or (kernel > 1 and not section.integer("pad", 0)):
         section.fail(f"the convolution before [{decoder.name}] must have pad=1, activation={wanted}, and neither "
