@@ -1,6 +1,9 @@
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +23,14 @@ def load(source: Path, role: str = "train", need_images: bool = True, **roles: s
     return build_dataset(config, Console()).load(role, need_images)
 
 
+@contextlib.contextmanager
+def edited(file: Path) -> Iterator[Any]:
+    """Give the content of a json to be changed, and write it back."""
+    content = json.loads(file.read_text())
+    yield content
+    file.write_text(json.dumps(content))
+
+
 def test_the_three_readers_agree(three_formats: dict[str, Path]) -> None:
     splits = {name: load(path) for name, path in three_formats.items()}
     for name, split in splits.items():
@@ -36,10 +47,8 @@ def test_the_three_readers_agree(three_formats: dict[str, Path]) -> None:
 
 
 def test_coco_keeps_crowd_and_area_and_maps_ids(three_formats: dict[str, Path]) -> None:
-    file = three_formats["coco"].parent / "coco.json"
-    content = json.loads(file.read_text())
-    content["annotations"][0].update(iscrowd=1, area=77.5)
-    file.write_text(json.dumps(content))
+    with edited(three_formats["coco"].parent / "coco.json") as content:
+        content["annotations"][0].update(iscrowd=1, area=77.5)
     split = load(three_formats["coco"])
     sample = split.samples[0]
     assert sample.iscrowd.tolist()[0] is True
@@ -94,9 +103,8 @@ def test_voc_lists_difficult_and_numbers_as_written(three_formats: dict[str, Pat
 )
 def test_a_bad_annotation_costs_a_box_not_the_image(three_formats: dict[str, Path], change: dict, kind: str) -> None:
     file = three_formats["coco"].parent / "coco.json"
-    content = json.loads(file.read_text())
-    content["annotations"][0].update(change)
-    file.write_text(json.dumps(content))
+    with edited(file) as content:
+        content["annotations"][0].update(change)
     split = load(three_formats["coco"])
     assert len(split.samples) == 6
     assert split.boxes == len(content["annotations"]) - 1
@@ -115,9 +123,8 @@ def test_a_bad_annotation_costs_a_box_not_the_image(three_formats: dict[str, Pat
 )
 def test_an_odd_value_beside_the_box_leaves_the_box(three_formats: dict[str, Path], change: dict, kind: str) -> None:
     file = three_formats["coco"].parent / "coco.json"
-    content = json.loads(file.read_text())
-    content["annotations"][0].update(change)
-    file.write_text(json.dumps(content))
+    with edited(file) as content:
+        content["annotations"][0].update(change)
     split = load(three_formats["coco"])
     (problem,) = split.problems
     assert (problem.kind, problem.file, problem.line) == (kind, file, 1)
@@ -130,14 +137,12 @@ def test_an_odd_value_beside_the_box_leaves_the_box(three_formats: dict[str, Pat
 
 @pytest.mark.parametrize("ident", [0, -3, 7, "a", "7"])
 def test_an_annotation_id_that_stands_twice(three_formats: dict[str, Path], ident: int | str) -> None:
-    file = three_formats["coco"].parent / "coco.json"
-    content = json.loads(file.read_text())
-    for annotation in content["annotations"]:
-        annotation["id"] += 100
-    content["annotations"][2]["id"] = 7 if ident == "7" else "7"  # another id than the one or the other
-    for annotation in content["annotations"][:2]:
-        annotation["id"] = ident
-    file.write_text(json.dumps(content))
+    with edited(three_formats["coco"].parent / "coco.json") as content:
+        for annotation in content["annotations"]:
+            annotation["id"] += 100
+        content["annotations"][2]["id"] = 7 if ident == "7" else "7"  # another id than the one or the other
+        for annotation in content["annotations"][:2]:
+            annotation["id"] = ident
     (problem,) = load(three_formats["coco"]).problems
     assert (problem.kind, problem.line) == ("duplicate annotation id", 7 if ident == 7 else 0)
     assert repr(ident) in problem.message
@@ -145,20 +150,17 @@ def test_an_annotation_id_that_stands_twice(three_formats: dict[str, Path], iden
 
 @pytest.mark.parametrize("ident", [1.5, True, "3", None, float("nan"), float("inf"), [3]])
 def test_a_category_without_a_whole_number(three_formats: dict[str, Path], ident: object) -> None:
-    file = three_formats["coco"].parent / "coco.json"
-    content = json.loads(file.read_text())
-    content["categories"][0]["id"] = ident
-    file.write_text(json.dumps(content))
+    with edited(three_formats["coco"].parent / "coco.json") as content:
+        content["categories"][0]["id"] = ident
     with pytest.raises(UserError, match=r"every category needs a whole-number id and a name, not \{'id': "):
         load(three_formats["coco"])
 
 
 def test_an_image_that_is_true_and_sizes_that_are_not_stated(three_formats: dict[str, Path]) -> None:
     file = three_formats["coco"].parent / "coco.json"
-    content = json.loads(file.read_text())
-    content["images"][1]["width"], content["images"][2]["height"] = None, 0
-    content["images"].append({**content["images"][3], "id": True})
-    file.write_text(json.dumps(content))
+    with edited(file) as content:
+        content["images"][1]["width"], content["images"][2]["height"] = None, 0
+        content["images"].append({**content["images"][3], "id": True})
     split = load(three_formats["coco"])
     assert [(p.kind, p.file.name) for p in split.problems] == [
         ("no stated size", "s001.png"), ("no stated size", "s002.png"), ("image entry", "coco.json"),
@@ -368,11 +370,9 @@ def test_polygons_and_poses_give_their_boxes(three_formats: dict[str, Path]) -> 
 
 
 def test_ids_that_stand_twice(three_formats: dict[str, Path]) -> None:
-    file = three_formats["coco"].parent / "coco.json"
-    content = json.loads(file.read_text())
-    content["images"].append({**content["images"][1], "id": 10})
-    content["annotations"][1]["id"] = 1
-    file.write_text(json.dumps(content))
+    with edited(three_formats["coco"].parent / "coco.json") as content:
+        content["images"].append({**content["images"][1], "id": 10})
+        content["annotations"][1]["id"] = 1
     split = load(three_formats["coco"])
     assert len(split.samples) == 6
     assert {(p.kind, p.line) for p in split.problems} == {("duplicate image id", 0), ("duplicate annotation id", 1)}
