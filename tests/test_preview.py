@@ -10,7 +10,7 @@ from yolite.data.preview import draw_batch, write_batches
 
 def test_batches_are_written_as_training_sees_them(shapes: Path, tmp_path: Path) -> None:
     made = pictures(shapes)
-    files = write_batches(tmp_path / "new", 6, made, AUGMENT, NAMES, 7, 5, 1)
+    files = write_batches(tmp_path / "new", 6, TrainLoader(made, AUGMENT, 5, 7, 1, 0), NAMES)
     assert [f.name for f in files] == [f"batch-{n:03d}.png" for n in range(1, 7)]  # four an epoch: into the second
     first = next(iter(TrainLoader(made, AUGMENT, 5, 7, 1, 0).epoch(0)))
     drawn = cv2.cvtColor(cv2.imread(str(files[0])), cv2.COLOR_BGR2RGB)

@@ -10,22 +10,19 @@ from typing import Any
 import torch
 
 from yolite.anchors import kmeans_anchors
-from yolite.build import build_augment, build_preprocess
+from yolite.build import build_preprocess
 from yolite.charts import plot_data, require_png
 from yolite.config import Config, load_config
 from yolite.console import Console
-from yolite.data.balance import boxes_seen, epoch_size
 from yolite.data.dataset import DataSet, Split
 from yolite.data.health import BoxTable, box_table, health
-from yolite.data.pictures import Pictures
 from yolite.data.preview import write_batches
 from yolite.data.problems import Problem
 from yolite.errors import UserError
 from yolite.files import check_writable, write_json
 from yolite.paths import free_run_folder
 from yolite.reading import build_dataset, look_into
-from yolite.training.batch import USUAL
-from yolite.training.decide import decide_class_weights, decide_hflip, decide_image_weights
+from yolite.training.prepare import first_batches
 
 MOST = 20
 """So many findings of a kind are printed, unless all are asked for; all of them are in the JSON."""
@@ -88,19 +85,10 @@ def _show(split: Split, config: Config, count: int, console: Console) -> None:
     Raises:
         UserError: there is no picture, or the settings of `yolite.data.balance` do not fit.
     """
-    split.require_images()
-    pictures = Pictures(split.samples, build_preprocess(config))
-    weights = decide_image_weights(config, pictures, split.names, console)
-    config = decide_hflip(config, split.mirror_safe, console)
-    if any(boxes := boxes_seen(split.samples, len(split.names), weights)):
-        decide_class_weights(config, split.names, boxes, console)
-    shown = len(pictures) if weights is None else epoch_size(weights)
-    batch = min(shown, USUAL if config.train.batch == "auto" else config.train.batch)
+    loader, _ = first_batches(split, config, count, console)
     folder = free_run_folder(Path("runs"), "check")
-    files = write_batches(
-        folder, count, pictures, build_augment(config), split.names, config.seed, batch, count, weights
-    )
-    console.say(f"{split.role}: {len(files)} augmented batches of {batch} images in {folder}")
+    files = write_batches(folder, count, loader, split.names)
+    console.say(f"{split.role}: {len(files)} augmented batches of {loader.sampler.batch} images in {folder}")
 
 
 def _read(dataset: DataSet, console: Console) -> tuple[list[Split], list[Problem]]:

@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 
-from yolite.build import build_augment, build_loss, build_preprocess, fitting_loss
+from yolite.build import build_loss, fitting_loss
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
 from yolite.commands.common import check_classes, read_imgsz, settings_of_use
 from yolite.config import Config, LossConfig, make_config, merge
 from yolite.console import Console
 from yolite.data.images import ImageError, read_image
-from yolite.data.loader import TrainLoader
-from yolite.data.pictures import Pictures
 from yolite.defaults import CONF, IOU, MAX_DET
 from yolite.errors import UserError
 from yolite.explain.batch import write_batch_page
@@ -32,9 +30,8 @@ from yolite.postprocess import Thresholds
 from yolite.reading import build_dataset, load_split
 from yolite.sources import Moving, require_items
 from yolite.structures import Sample, Targets
-from yolite.training.batch import USUAL
-from yolite.training.decide import decide_hflip, decide_image_weights
 from yolite.training.loss import DetectionLoss
+from yolite.training.prepare import first_batches
 
 LIMITS = Thresholds(CONF, IOU, MAX_DET, best_class=True)
 """Those of `detect`, so that both find the same."""
@@ -194,12 +191,7 @@ def _explain_batch(
     """Write the page of the first batch that training would see."""
     split = load_split(build_dataset(config, console), "train", console)
     check_classes(names, split.names, weights, config.data.source, console)
-    config = decide_hflip(config, split.mirror_safe, console)
-    pictures = Pictures(split.samples, build_preprocess(config))
-    shares = decide_image_weights(config, pictures, split.names, console)
-    count = USUAL if config.train.batch == "auto" else config.train.batch
-    size = min(len(pictures), count)
-    loader = TrainLoader(pictures, build_augment(config), size, config.seed, 1, workers=0, weights=shares)
+    loader, config = first_batches(split, config, 1, console)
     batch = next(loader.epoch(0))
     maps = inference.forward(batch.images)
     truth = read_truth(maps, inference.detector.specs, batch.targets, loss)
@@ -209,6 +201,6 @@ def _explain_batch(
     title = f"The first batch for {Path(weights).name}"
     written = write_batch_page(page, batch, truth, inference.detector.specs, loss, names, title, steps)
     console.say(
-        f"{size} pictures, {len(truth.targets.boxes)} objects, {truth.loss.positives} positives, "
+        f"{len(batch.indices)} pictures, {len(truth.targets.boxes)} objects, {truth.loss.positives} positives, "
         f"{len(truth.orphans)} objects without a positive; {page}, {written / 2**20:.1f} MB"
     )

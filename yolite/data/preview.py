@@ -12,8 +12,6 @@ import numpy as np
 
 from yolite.data.images import write_image
 from yolite.data.loader import TrainLoader
-from yolite.data.pictures import Pictures
-from yolite.data.transforms import Augment
 from yolite.draw import draw_boxes
 from yolite.geometry import Image
 from yolite.structures import Batch
@@ -44,25 +42,18 @@ def draw_batch(batch: Batch, names: Sequence[str]) -> Image:
     return grid
 
 
-def write_batches(folder: Path, count: int, pictures: Pictures, augment: Augment, names: Sequence[str], seed: int,
-                  batch: int, mosaic_epochs: int, weights: np.ndarray | None = None) -> list[Path]:  # fmt: skip
-    """Write the first ``count`` batches of training with these settings as pictures; return their files.
+def write_batches(folder: Path, count: int, loader: TrainLoader, names: Sequence[str]) -> list[Path]:
+    """Write the first ``count`` batches of training as pictures; return their files.
 
     Args:
         folder: Where ``batch-001.png`` and so on go; files of these names are replaced.
         count: Number of batches; past the end of an epoch the next one goes on.
-        pictures: The training pictures.
-        augment: What is done to them.
+        loader: Makes them.
         names: Class names.
-        seed: Of the run.
-        batch: Pictures a batch.
-        mosaic_epochs: Epochs before mosaic is closed.
-        weights: How often an epoch shows each picture (`yolite.data.balance`); None: once.
 
     Raises:
         UserError: a file cannot be written.
     """
-    loader = TrainLoader(pictures, augment, batch, seed, mosaic_epochs, workers=0, weights=weights)
     epochs = range(math.ceil(count / loader.steps))
     files = []
     for number, shown in enumerate(islice((b for e in epochs for b in loader.epoch(e)), count), 1):

@@ -8,12 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolite.build import build_detector, build_layers, build_loss, build_preprocess, build_specs, placeholder_anchors
+from yolite.build import (
+    build_augment,
+    build_detector,
+    build_layers,
+    build_loss,
+    build_preprocess,
+    build_specs,
+    placeholder_anchors,
+)
 from yolite.checkpoint import find_weights, load_checkpoint, transfer
 from yolite.config import Config, absolute_source, replace_setting, to_plain
 from yolite.console import Console
 from yolite.data.balance import boxes_seen, epoch_size
 from yolite.data.dataset import Split
+from yolite.data.loader import TrainLoader
 from yolite.data.pictures import Pictures
 from yolite.devices import build_device
 from yolite.errors import UserError
@@ -21,11 +30,13 @@ from yolite.models.detector import Detector
 from yolite.processes import ALONE, Processes
 from yolite.reading import build_dataset, load_splits
 from yolite.structures import Preprocess, Targets
+from yolite.training.batch import USUAL
 from yolite.training.decide import (
     decide_anchors,
     decide_batch,
     decide_cache,
     decide_class_weights,
+    decide_hflip,
     decide_image_weights,
     decide_rest,
 )
@@ -182,6 +193,30 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, resu
     splits = replace(train_split, samples=train.samples), replace(val_split, samples=val.samples)
     return Prepared(config, detector, preprocess, train, val, names, layers, objects, weights, splits, data,
                     fingerprint(data, names))  # fmt: skip
+
+
+def first_batches(split: Split, config: Config, mosaic_epochs: int, console: Console) -> tuple[TrainLoader, Config]:
+    """Return the batches that training would see, made in this process, and the config with what they need decided.
+
+    Args:
+        split: The training pictures.
+        config: As typed, or as a run left it.
+        mosaic_epochs: Epochs before mosaic is closed.
+        console: Is told what training would say of the counts.
+
+    Raises:
+        UserError: there is no picture, or the settings of `yolite.data.balance` do not fit.
+    """
+    split.require_images()
+    pictures = Pictures(split.samples, build_preprocess(config))
+    weights = decide_image_weights(config, pictures, split.names, console)
+    config = decide_hflip(config, split.mirror_safe, console)
+    if any(boxes := boxes_seen(split.samples, len(split.names), weights)):
+        decide_class_weights(config, split.names, boxes, console)
+    shown = len(pictures) if weights is None else epoch_size(weights)
+    batch = min(shown, USUAL if config.train.batch == "auto" else config.train.batch)
+    augment = build_augment(config)
+    return TrainLoader(pictures, augment, batch, config.seed, mosaic_epochs, workers=0, weights=weights), config
 
 
 def _check_agreement(config: Config, processes: Processes) -> None:
