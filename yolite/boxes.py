@@ -75,9 +75,14 @@ def _iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return inter / union.clamp(min=torch.finfo(union.dtype).tiny), union
 
 
+def _columns(boxes: Tensor) -> Tensor:
+    """Return the same boxes [N, 4] with each coordinate lying in one piece: torch then works on many boxes at once."""
+    return boxes.t().contiguous().t()
+
+
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """Return the IoU [N, M] of every box of ``a`` [N, 4] with every box of ``b`` [M, 4] (both xyxy, same space)."""
-    return _iou(a[:, None, :], b[None, :, :])[0]
+    return _iou(_columns(a)[:, None, :], b[None, :, :])[0]
 
 
 def pairwise_overlap_share(a: Tensor, b: Tensor) -> Tensor:
@@ -86,7 +91,7 @@ def pairwise_overlap_share(a: Tensor, b: Tensor) -> Tensor:
     This is what pycocotools uses in place of IoU where ``b`` is a crowd.
     """
     own = area(a)[:, None]
-    return _intersection(a[:, None, :], b[None, :, :]) / own.clamp(min=torch.finfo(own.dtype).tiny)
+    return _intersection(_columns(a)[:, None, :], b[None, :, :]) / own.clamp(min=torch.finfo(own.dtype).tiny)
 
 
 def matched_iou(a: Tensor, b: Tensor, kind: IoUKind = "iou") -> Tensor:
