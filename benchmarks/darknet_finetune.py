@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from train import ROOT, machine
+from rows import ROOT, machine
 
 from yolite.build import build_preprocess
 from yolite.checkpoint import describe, save_checkpoint
