@@ -33,6 +33,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """Runs the driver with as many threads as yolite has: on a CPU the peer's training chooses one less than there are
 processors, whatever it was told. Its loader processes are left to choose."""
 
+VERSIONS = """
+from importlib.metadata import version
+print(", ".join(f"{name} {version(name)}" for name in ("ultralytics", "torch")))
+"""
+
 
 @dataclass(frozen=True)
 class Copy:
@@ -117,31 +122,35 @@ class Bench:
         out = folder / "result.json"
         options = {"model": job["model"], "data": copy.description, "gt": copy.truth, "images": copy.images,
                    **settings(job), "threads": self.threads, "out": out}  # fmt: skip
-        command = [*self._python(), "-c", HOLD, str(self.threads), self.driver, *words(options)]
+        command = [self._python(), "-c", HOLD, str(self.threads), self.driver, *words(options)]
         seconds = program(command, self.threads, env=_quiet(folder), cwd=folder)
         found = json.loads(out.read_text())
         curve = [[round(at, 1), round(ap, 4)] for at, ap in found["curve"]]
         return {**{name: found[name] for name in ("AP", "AP50", "AP75")}, "seconds": round(found["train_seconds"], 1),
                 "program_seconds": round(seconds, 1), "seconds_an_epoch": round(seconds_an_epoch(curve), 2),
-                "curve": curve}  # fmt: skip
+                "curve": curve, "peer": _answer([self._python(), "-c", VERSIONS], 1)}  # fmt: skip
 
     def _speed(self, own: bool, weights: Path, copy: Copy, size: int) -> Row:
         """Return what speed.py measures of a trained network."""
-        python = [sys.executable] if own else self._python()
-        command = [*python, ROOT / "benchmarks" / "speed.py", "yolite" if own else "ultralytics", weights, copy.images]
-        with tempfile.TemporaryDirectory() as folder:
-            env = {**os.environ, "OMP_NUM_THREADS": str(self.threads), **_quiet(Path(folder))}
-            command += [str(size), str(self.threads)]
-            done = subprocess.run([str(word) for word in command], env=env, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"speed.py: {done.stderr[-500:]}")
-        row: Row = json.loads(done.stdout.splitlines()[-1])
+        python, name = (Path(sys.executable), "yolite") if own else (self._python(), "ultralytics")
+        command = [python, ROOT / "benchmarks" / "speed.py", name, weights, copy.images, size, self.threads]
+        row: Row = json.loads(_answer(command, self.threads))
         return row
 
-    def _python(self) -> list[Path]:
+    def _python(self) -> Path:
         """Return the peer's Python, absolute: not resolved, since a link to it would leave its environment."""
         assert self.python is not None  # todo() has left its jobs out
-        return [self.python.absolute()]
+        return self.python.absolute()
+
+
+def _answer(command: Sequence[object], threads: int) -> str:
+    """Return the last line that a program prints."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads), **_quiet(Path(folder))}
+        done = subprocess.run([str(word) for word in command], env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{command[1]}: {done.stderr[-500:]}")
+    return done.stdout.splitlines()[-1]
 
 
 def _quiet(folder: Path) -> dict[str, str]:
@@ -159,7 +168,7 @@ def settings(job: Row) -> Row:
     return {name: job[name] for name in ("epochs", "imgsz", "batch", "seed")}
 
 
-def arguments(doc: str | None, results: Path) -> argparse.ArgumentParser:
+def arguments(doc: str | None, results: Path, batch: int = BATCH) -> argparse.ArgumentParser:
     """Return a parser of what both comparisons take."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder with bccd and cards")
@@ -168,7 +177,7 @@ def arguments(doc: str | None, results: Path) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="yolite's; the peers have seed 0")
     parser.add_argument("--epochs", type=int, help="of all jobs [default: as the head says]")
     parser.add_argument("--imgsz", type=int, default=SIZE)
-    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--results", type=Path, default=results, help="file of the rows")
     parser.add_argument("--print", action="store_true", dest="table", help="print the table of the rows, run nothing")

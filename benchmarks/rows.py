@@ -81,7 +81,7 @@ def add(path: Path, row: Row) -> None:
     write_atomically(path, lambda file: file.write(f"[\n{text}\n]\n".encode()))
 
 
-def program(command: Sequence[str | Path], threads: int, **more: Any) -> float:
+def program(command: Sequence[object], threads: int, **more: Any) -> float:
     """Run a program with so many threads; return the seconds from its start to its end."""
     env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **more.pop("env", {})}
     start = time.perf_counter()
@@ -106,6 +106,13 @@ def commit() -> str:
 def seconds_an_epoch(curve: Sequence[Sequence[float]], start: float = 0.0) -> float:
     """Return the median seconds from the end of one epoch to that of the next, its validation included."""
     return statistics.median(b - a for a, b in pairwise([start, *(point[0] for point in curve)]))
+
+
+def by_seed(rows: Sequence[Row], name: str = "AP") -> list[str]:
+    """Return the cells of a table that tell a figure of several seeds: each, their mean, largest minus smallest."""
+    values = [row[name] for row in sorted(rows, key=lambda row: row.get("seed", 0))]
+    spread = f"{max(values) - min(values):.3f}" if len(values) > 1 else ""
+    return [" ".join(f"{value:.3f}" for value in values), f"{statistics.fmean(values):.3f}", spread]
 
 
 def train(words: Sequence[str], out: Path, threads: int) -> Row:

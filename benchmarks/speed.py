@@ -11,7 +11,6 @@ only).
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import statistics
 import sys
@@ -48,9 +47,10 @@ def readable(tool: str, weights: str) -> tuple[Callable[[Any], Any], int]:
     else:
         from ultralytics import YOLO
 
-        network = YOLO(weights).model.float()
-        count = sum(p.numel() for p in network.parameters())
-        network.fuse(verbose=False)
+        theirs = YOLO(weights).model.float()
+        count = sum(p.numel() for p in theirs.parameters())
+        theirs.fuse(verbose=False)
+        network = theirs
     return network.eval().to(memory_format=torch.channels_last), count
 
 
@@ -83,7 +83,6 @@ def main() -> None:
         "parameters": parameters,
         "forward_ms": {str(side): forward_ms(network, side) for side in SIZES},
         "images_per_second": {str(batch): predict_rate(tool, weights, pictures, batch, int(size)) for batch in BATCHES},
-        "tool": f"{tool} {importlib.metadata.version(tool)}", "torch": torch.__version__,
     }))  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from peer import OURS, PEERS, arguments, bench, make_copy
-from rows import RESULTS, Row, read
+from rows import RESULTS, Row, by_seed, read
 
 DATA = {
     "digits": "--data digits",
@@ -64,7 +64,7 @@ def time_to(rows: Sequence[Row], ap: float | None) -> str:
 
 def line(rows: Sequence[Row], ap: float | None) -> str:
     """Return one row of the table: all seeds of a model."""
-    first, aps = rows[0], [row["AP"] for row in rows]
+    first = rows[0]
     typical = {name: statistics.median(row[name] for row in rows) for name in ("seconds", "seconds_an_epoch")}
     last = statistics.fmean(row["AP_last"] for row in rows) if "AP_last" in first else None
     costs = [
@@ -72,8 +72,7 @@ def line(rows: Sequence[Row], ap: float | None) -> str:
         for name, form in (("forward_ms", ".1f"), ("images_per_second", ".0f"))
     ]
     cells = [
-        first["data"], first["model"], first["epochs"], " ".join(f"{each:.3f}" for each in aps),
-        f"{statistics.fmean(aps):.3f}", f"{max(aps) - min(aps):.3f}" if len(aps) > 1 else "",
+        first["data"], first["model"], first["epochs"], *by_seed(rows),
         f"{statistics.fmean(row['AP50'] for row in rows):.3f}", "" if last is None else f"{last:.3f}",
         f"{typical['seconds']:.0f}", f"{typical['seconds_an_epoch']:.1f}",
         time_to(rows, ap) if first["model"] == OURS else "", f"{first['parameters'] / 1e6:.2f}", *costs,
@@ -98,7 +97,7 @@ def show(rows: Sequence[Row]) -> None:
             groups.setdefault(key, []).append(row)
         order = (OURS, *PEERS)
         for key in sorted(groups, key=lambda key: (order.index(str(key[0])), key[1:])):
-            print(line(sorted(groups[key], key=lambda row: row["seed"]), ap))
+            print(line(groups[key], ap))
 
 
 def main() -> None:
@@ -111,10 +110,11 @@ def main() -> None:
     work = bench(given)
     named = [name for name in given.only if name in DATA]
     for data in () if given.table else named or DATA:
-        todo = work.todo(jobs_of(data, given))
+        if not (todo := work.todo(jobs_of(data, given))):
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            copy = make_copy(DATA[data].replace("{shared}", str(given.shared)).split(), Path(folder)) if todo else None
-            for job in todo if copy else ():
+            copy = make_copy(DATA[data].replace("{shared}", str(given.shared)).split(), Path(folder))
+            for job in todo:
                 work.run(job, copy)
     show(read(given.results))
 
