@@ -109,7 +109,8 @@ def build_optimizer(
     if name == "adadelta":
         return torch.optim.Adadelta(groups, lr=lr)
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=lr, betas=(momentum, 0.999))
+    on_cpu = learning[0][1].device.type == "cpu"  # one pass over each weight instead of a dozen
+    return kind(groups, lr=lr, betas=(momentum, 0.999), fused=on_cpu or None)
 
 
 def learning_rate(
