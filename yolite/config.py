@@ -141,7 +141,7 @@ class TrainConfig(_Section):
         16, description="images a step, over all processes; auto: the most that fit on the GPU"
     )
     accumulate: int = Field(1, ge=1, description="parts a batch is computed in, one after another, to save memory")
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta"] = Field(
+    optimizer: Literal["muon", "sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta"] = Field(
         "adamw", description="optimiser"
     )
     lr: float = Field(0.004, gt=0, le=1e4, description="peak learning rate, for the whole batch")

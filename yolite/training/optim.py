@@ -94,12 +94,18 @@ def build_optimizer(
     groups = []
     for factor in sorted({found.get(n, 1.0) for n, _ in learning}, reverse=True):
         own = [p for n, p in learning if found.get(n, 1.0) == factor]
-        for parameters, decay in (
-            ([p for p in own if p.ndim > 1], weight_decay),
-            ([p for p in own if p.ndim <= 1], 0.0),
+        outs = {id(p) for n, p in learning if p.ndim > 1 and n.removesuffix(".weight") + ".bias" in dict(learning)}
+        for parameters, decay, muon in (
+            ([p for p in own if p.ndim > 1 and id(p) not in outs], weight_decay, True),
+            ([p for p in own if p.ndim > 1 and id(p) in outs], weight_decay, False),
+            ([p for p in own if p.ndim <= 1], 0.0, False),
         ):
             if parameters:
-                groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
+                groups.append({"params": parameters, "weight_decay": decay, "factor": factor, "muon": muon})
+    if name == "muon":
+        from yolite.training.muon import Muon
+        print([(len(g["params"]), g["muon"]) for g in groups])
+        return Muon(groups, lr=lr, betas=(momentum, 0.999))
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
     if name == "rmsprop":
