@@ -120,8 +120,7 @@ def build_optimizer(
     if name == "adadelta":
         return torch.optim.Adadelta(groups, lr=lr)
     adam = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    on_cpu = learning[0][1].device.type == "cpu"  # one pass over each weight instead of a dozen
-    return adam(groups, lr=lr, betas=(momentum, 0.999), fused=on_cpu or None)
+    return adam(groups, lr=lr, betas=(momentum, 0.999))
 
 
 def learning_rate(
