@@ -80,13 +80,18 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     return _iou(a[:, None, :], b[None, :, :])[0]
 
 
-def pairwise_overlap_share(a: Tensor, b: Tensor) -> Tensor:
-    """Return [N, M]: the share of each box of ``a`` that lies inside each box of ``b`` (intersection over area of a).
+def overlap_share(a: Tensor, b: Tensor) -> Tensor:
+    """Return [N]: the share of each box of ``a`` [N, 4] that lies inside the box of ``b`` [N, 4] in the same row.
 
     This is what pycocotools uses in place of IoU where ``b`` is a crowd.
     """
-    own = area(a)[:, None]
-    return _intersection(a[:, None, :], b[None, :, :]) / own.clamp(min=torch.finfo(own.dtype).tiny)
+    own = area(a)
+    return _intersection(a, b) / own.clamp(min=torch.finfo(own.dtype).tiny)
+
+
+def pairwise_overlap_share(a: Tensor, b: Tensor) -> Tensor:
+    """Return [N, M]: `overlap_share` of every box of ``a`` [N, 4] with every box of ``b`` [M, 4]."""
+    return overlap_share(a[:, None, :], b[None, :, :])
 
 
 def matched_iou(a: Tensor, b: Tensor, kind: IoUKind = "iou") -> Tensor:
