@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from train import ROOT, machine
+from rows import ROOT, machine
 
 from yolite.config import Plain, read_config_file
 

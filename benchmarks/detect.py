@@ -42,13 +42,13 @@ TOOLS = ("yolite", "ultralytics", "ultralytics rect")
 ROUNDS, SIZE, CONF, IOU, MOST = 3, 640, 0.25, 0.5, 300
 
 
-def gflops(network: Callable[[Any], Any]) -> float:
+def gflops(network: Callable[[Any], Any], size: int) -> float:
     """Return 10^9 operations a picture (a multiply-add counts as 2), by PyTorch's counter."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, SIZE, SIZE))
+        network(torch.zeros(1, 3, size, size))
     return counter.get_total_flops() / 1e9
 
 
@@ -60,36 +60,37 @@ def timed(detect: Callable[[list[str]], int], pictures: list[str]) -> dict[str, 
     return {"seconds": time.perf_counter() - start, "boxes": boxes}
 
 
-def ours(weights: str, pictures: list[str], batch: int) -> dict[str, Any]:
+def ours(weights: str, pictures: list[str], batch: int, size: int = SIZE) -> dict[str, Any]:
     """Measure yolite's Predictor."""
     import torch
 
     from yolite import Predictor
 
-    predictor = Predictor(weights, "cpu", (SIZE, SIZE))
+    predictor = Predictor(weights, "cpu", (size, size))
 
     def detect(paths: list[str]) -> int:
         results = predictor.predict(paths, CONF, IOU, MOST, batch)
         return sum(len(result.boxes) for result in results)
 
-    return {**timed(detect, pictures), "gflops": gflops(predictor.inference.network), "torch": torch.__version__}
+    about = {"gflops": gflops(predictor.inference.network, size), "torch": torch.__version__}
+    return {**timed(detect, pictures), **about}
 
 
-def theirs(weights: str, pictures: list[str], batch: int, rect: bool) -> dict[str, Any]:
+def theirs(weights: str, pictures: list[str], batch: int, rect: bool, size: int = SIZE) -> dict[str, Any]:
     """Measure the peer's predict; runs in the peer's environment."""
     import torch
     from ultralytics import YOLO
 
-    model = YOLO(weights)
-    model.predict(pictures[0], imgsz=SIZE, device="cpu", verbose=False)  # chooses the number of threads
-    torch.set_num_threads(os.cpu_count() or 1)
+    model, threads = YOLO(weights), torch.get_num_threads()
+    model.predict(pictures[0], imgsz=size, device="cpu", verbose=False)  # chooses another number of threads
+    torch.set_num_threads(threads)
 
     def detect(paths: list[str]) -> int:
-        how = {"imgsz": SIZE, "conf": CONF, "iou": IOU, "max_det": MOST, "batch": batch, "rect": rect}
+        how = {"imgsz": size, "conf": CONF, "iou": IOU, "max_det": MOST, "batch": batch, "rect": rect}
         results = model.predict(paths, **how, device="cpu", verbose=False, stream=True)
         return sum(len(result.boxes) for result in results)
 
-    return {**timed(detect, pictures), "gflops": gflops(model.model.eval()), "torch": torch.__version__}
+    return {**timed(detect, pictures), "gflops": gflops(model.model.eval(), size), "torch": torch.__version__}
 
 
 def program(tool: str, python: str, weights: str, folder: Path) -> dict[str, Any]:

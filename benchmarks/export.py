@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from train import ROOT, machine
+from rows import ROOT, machine
 
 RESULTS = ROOT / "benchmarks" / "results" / "export.json"
 DOCUMENT = ROOT / "docs" / "deploy.md"

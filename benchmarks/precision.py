@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from train import ROOT, machine
+from rows import ROOT, machine
 
 RESULTS = ROOT / "benchmarks" / "results" / "precision.json"
 BATCH = 16

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train import ROOT, machine
+from rows import ROOT, machine
 
 from yolite import Predictor
 from yolite.data.images import image_size

@@ -84,6 +84,13 @@ def test_learns_eight_images_by_heart(cli, shapes: Path, tmp_path: Path) -> None
     assert sum(len(r.boxes) for r in found[:8]) >= 8
 
 
+def test_the_program_ends_though_nothing_collects_its_garbage(shapes: Path, tmp_path: Path) -> None:
+    """A loader process that the trainer left to the garbage collector kept the finished program from ending."""
+    words = ["train", "--data", shapes, *SMALL, "--epochs", "1", "data.workers=1", "--out", tmp_path / "run"]
+    program = f"import gc; gc.disable(); from yolite.cli import main; main({[str(w) for w in words]})"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100, capture_output=True)
+
+
 @pytest.mark.slow
 def test_a_run_that_is_stopped_and_resumed_is_the_same_run(cli, shapes: Path, tmp_path: Path) -> None:
     """Straight through, against SIGTERM inside an epoch + kill -9 + resume: the same bits.

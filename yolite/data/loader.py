@@ -262,6 +262,15 @@ class TrainLoader:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED)
         return (self._handover.unpack(parcel, self._letterboxes) for parcel in parcels)
 
+    def close(self) -> None:
+        """End the loader processes now; left to the garbage collector, they may outlast the program's last line.
+
+        Python's way out sends each one SIGTERM and waits for it, and the first SIGTERM is not theirs to follow
+        (`_start_process`): a program that had not ended them by then would never end.
+        """
+        if self._workers and (running := self._loader._iterator) is not None:
+            running._shutdown_workers()  # type: ignore[attr-defined]
+
     def files(self, epoch: int, indices: Sequence[int]) -> list[Path]:
         """Return the files that the samples with these indices were put together from in an epoch."""
         on = self.sampler.mosaic_on(epoch)

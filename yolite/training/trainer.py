@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -335,7 +335,7 @@ class Trainer:
         def note(number: int) -> None:
             self._signal = number  # looked at after each step
 
-        with on_signal(note):
+        with on_signal(note), closing(self.loader):
             if not self.run.last.exists():
                 self.save()  # from now on there is always something to go back to, and to resume from
             while not self.done:

@@ -1,0 +1,90 @@
+"""What a trained network costs: its parameters, the fused forward pass, and how many pictures a second predict does.
+
+    PYTHON benchmarks/speed.py TOOL WEIGHTS FOLDER SIZE THREADS
+
+TOOL is yolite or ultralytics, PYTHON that of its environment. It prints one line of JSON; train_vs_peer.py calls it for
+each row. The same code times both. The forward pass: one random picture of 320x320 and of 640x640 px, float32,
+channels_last, batch norm fused, boxes decoded, no NMS. Predict: the Python API from the files of FOLDER to boxes at
+SIZE px, as benchmarks/detect.py has it, the peer in its own default (``rect``: a picture is padded to the next 32 px
+only).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SIZES, BATCHES = (320, 640), (1, 16)
+
+
+def median_ms(call: Callable[[], object], runs: int = 30, warm_up: int = 5) -> float:
+    """Return the median milliseconds of ``call()``, after some that are not counted."""
+    times = []
+    for _ in range(warm_up + runs):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[warm_up:]) * 1000
+
+
+def readable(tool: str, weights: str) -> tuple[Callable[[Any], Any], int]:
+    """Return a network that answers with decoded boxes, fused, and the parameters that it had before."""
+    import torch
+
+    network: torch.nn.Module
+    if tool == "yolite":
+        from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
+        from yolite.export.graph import Readable
+        from yolite.models.detector import fused
+
+        detector = restore_detector(load_checkpoint(find_weights(weights)))
+        network, count = Readable(fused(detector)), sum(p.numel() for p in detector.parameters())
+    else:
+        from ultralytics import YOLO
+
+        theirs = YOLO(weights).model.float()
+        count = sum(p.numel() for p in theirs.parameters())
+        theirs.fuse(verbose=False)
+        network = theirs
+    return network.eval().to(memory_format=torch.channels_last), count
+
+
+def forward_ms(network: Callable[[Any], Any], size: int) -> float:
+    """Return the median ms of one picture."""
+    import torch
+
+    picture = torch.rand(1, 3, size, size).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        return round(median_ms(lambda: network(picture)), 2)
+
+
+def predict_rate(tool: str, weights: str, pictures: list[str], batch: int, size: int) -> float:
+    """Return images a second, warm."""
+    from detect import ours, theirs
+
+    row = ours(weights, pictures, batch, size) if tool == "yolite" else theirs(weights, pictures, batch, True, size)
+    return round(len(pictures) / row["seconds"], 1)
+
+
+def main() -> None:
+    """Measure one network in this process."""
+    tool, weights, folder, size, threads = sys.argv[1:]
+    import torch
+
+    torch.set_num_threads(int(threads))
+    pictures = sorted(str(path) for path in Path(folder).iterdir())
+    network, parameters = readable(tool, weights)
+    print(json.dumps({
+        "parameters": parameters,
+        "forward_ms": {str(side): forward_ms(network, side) for side in SIZES},
+        "images_per_second": {str(batch): predict_rate(tool, weights, pictures, batch, int(size)) for batch in BATCHES},
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
