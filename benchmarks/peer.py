@@ -128,13 +128,13 @@ class Bench:
         curve = [[round(at, 1), round(ap, 4)] for at, ap in found["curve"]]
         return {**{name: found[name] for name in ("AP", "AP50", "AP75")}, "seconds": round(found["train_seconds"], 1),
                 "program_seconds": round(seconds, 1), "seconds_an_epoch": round(seconds_an_epoch(curve), 2),
-                "curve": curve, "peer": _answer([self._python(), "-c", VERSIONS], 1)}  # fmt: skip
+                "curve": curve, "peer": answer([self._python(), "-c", VERSIONS], 1)}  # fmt: skip
 
     def _speed(self, own: bool, weights: Path, copy: Copy, size: int) -> Row:
         """Return what speed.py measures of a trained network."""
         python, name = (Path(sys.executable), "yolite") if own else (self._python(), "ultralytics")
         command = [python, ROOT / "benchmarks" / "speed.py", name, weights, copy.images, size, self.threads]
-        row: Row = json.loads(_answer(command, self.threads))
+        row: Row = json.loads(answer(command, self.threads))
         return row
 
     def _python(self) -> Path:
@@ -143,7 +143,7 @@ class Bench:
         return self.python.absolute()
 
 
-def _answer(command: Sequence[object], threads: int) -> str:
+def answer(command: Sequence[object], threads: int) -> str:
     """Return the last line that a program prints."""
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), **_quiet(Path(folder))}

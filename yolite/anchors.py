@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from yolite.errors import UserError
 from yolite.structures import HeadSpec
 
 Centroid = Literal["mean", "median"]
+AT_ONCE = 1 << 14
+"""So many boxes are compared with all centres at once."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +82,48 @@ def _seed_plus_plus(wh: Tensor, k: int, generator: torch.Generator) -> Tensor:
     return chosen
 
 
-def _centres(wh: Tensor, owner: Tensor, old: Tensor, centroid: Centroid) -> Tensor:
-    """Return the new centre of each cluster; an empty cluster keeps its old one."""
-    centres = old.clone()
-    for i in range(len(old)):
-        members = wh[owner == i]
-        if len(members):
-            centres[i] = members.median(dim=0).values if centroid == "median" else members.mean(dim=0)
+def _nearest(wh: Tensor, centres: Tensor) -> Tensor:
+    """Return [N] int64: the centre with the highest IoU, of equal ones the first."""
+    # in parts that stay in the processor's cache: ten times as fast for a million boxes
+    return torch.cat([shape_iou(part, centres).argmax(-1) for part in torch.split(wh, AT_ONCE)])
+
+
+def _medians(wh: Tensor, order: Tensor, owner: Tensor, old: Tensor) -> Tensor:
+    """Return the median of each cluster by side (of an even number the lower), found in the sorted sides.
+
+    Args:
+        wh: [N, 2].
+        order: [N, 2] int64, the places of its sides from the smallest to the largest.
+        owner: [N] the cluster of each.
+        old: [k, 2] the centres so far; an empty cluster keeps its own.
+    """
+    centres, count = old.clone(), owner.bincount(minlength=len(old))
+    filled = count > 0
+    middle = count.cumsum(0) - count + (count - 1) // 2
+    small = owner.to(torch.int16 if len(old) < 2**15 else torch.int64).numpy()
+    for side in (0, 1):
+        ranked = order[:, side].numpy()
+        by_cluster = ranked[np.argsort(small[ranked], kind="stable")]  # a radix sort: linear in N
+        centres[filled, side] = wh[torch.from_numpy(by_cluster)[middle[filled]], side]
     return centres
 
 
-def _cluster(wh: Tensor, k: int, generator: torch.Generator, centroid: Centroid, iterations: int) -> Tensor:
-    """Run one k-means from one k-means++ start; return the centres [k, 2]."""
+def _means(wh: Tensor, owner: Tensor, old: Tensor) -> Tensor:
+    """Return the mean of each cluster; an empty cluster keeps its old centre."""
+    members = (wh[owner == i] for i in range(len(old)))
+    return torch.stack([own.mean(dim=0) if len(own) else was for own, was in zip(members, old, strict=True)])
+
+
+def _cluster(wh: Tensor, order: Tensor | None, k: int, generator: torch.Generator, iterations: int) -> Tensor:
+    """Run one k-means from one k-means++ start; return the centres [k, 2]. Without ``order`` centroids are means."""
     centres = _seed_plus_plus(wh, k, generator)
     owner = torch.full((len(wh),), -1)
     for _ in range(iterations):
-        nearest = shape_iou(wh, centres).argmax(-1)
+        nearest = _nearest(wh, centres)
         if torch.equal(nearest, owner):
             break
         owner = nearest
-        centres = _centres(wh, owner, centres, centroid)
+        centres = _means(wh, owner, centres) if order is None else _medians(wh, order, owner, centres)
     return centres
 
 
@@ -134,7 +159,8 @@ def kmeans_anchors(
             f"({len(wh) - len(good)} unusable ones left out): give a smaller k or more labels"
         )
     generator = torch.Generator().manual_seed(seed)
-    runs = [_cluster(good, k, generator, centroid, iterations) for _ in range(restarts)]
+    order = good.argsort(dim=0) if centroid == "median" else None
+    runs = [_cluster(good, order, k, generator, iterations) for _ in range(restarts)]
     best = max(runs, key=lambda centres: float(shape_iou(good, centres).amax(-1).mean()))
     return fit_report(wh, best, ratio)
 
