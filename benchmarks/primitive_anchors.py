@@ -4,8 +4,8 @@
 
 TOOL is yolite (`yolite.anchors`, k-means under 1 − IoU with its defaults: medians, 10 restarts, at most 100 rounds) or
 scikit-learn (Euclidean KMeans on width and height, as many restarts and rounds). BOXES is a COCO json, read as
-``yolite anchors --imgsz 416`` reads it, or ``made``: a million shapes, drawn from three log-normal clouds. It prints one
-line of JSON: seconds of the clustering alone, and the average IoU of the boxes with their best anchor.
+``yolite anchors --imgsz 416`` reads it, or ``made``: a million shapes, drawn from three log-normal clouds. It prints
+one line of JSON: seconds of the clustering alone, and the average IoU of the boxes with their best anchor.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def shapes(boxes: str) -> Tensor:
     if boxes == "made":
         return made()
     console = Console()
-    config = load_config(None, None, {"data.source": boxes}, [])
+    config = load_config(None, None, {"data": {"source": boxes}}, [])
     split = load_split(build_dataset(config, console), "train", console, need_images=False)
     return box_shapes(Pictures(split.samples, Preprocess((SIZE, SIZE))))
 

@@ -4,9 +4,9 @@
 
 TOOL is yolite (its COCO reader, its reader of results files, `coco_metric`), pycocotools (COCO, loadRes, evaluate,
 accumulate, summarize), or ``make``, which writes the files: about seven objects a picture, most of them found by up to
-three boxes that are more or less loose, and false alarms with low scores; rare classes, crowds. Coordinates are eighths of
-a px and scores float32, so that both tools read the same numbers (yolite holds boxes as float32). It prints one line of
-JSON: the seconds without the imports, those of its parts, and the 12 numbers.
+three boxes that are more or less loose, and false alarms with low scores; rare classes, crowds. Coordinates are eighths
+of a px and scores float32, so that both tools read the same numbers (yolite holds boxes as float32). It prints one line
+of JSON: the seconds without the imports, those of its parts, and the 12 numbers.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def yolite(truth: Path, results: Path) -> tuple[list[float], list[float]]:
     from yolite.reading import build_dataset, load_split
 
     times, console = [time.perf_counter()], Console()
-    config = load_config(None, None, {"data.source": str(truth)}, [])
+    config = load_config(None, None, {"data": {"source": str(truth)}}, [])
     data = load_split(build_dataset(config, console), "val", console, need_images=False, need_sizes=False)
     times.append(time.perf_counter())
     detections = read_results(results, data.samples, data.category_ids)

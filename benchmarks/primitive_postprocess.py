@@ -3,8 +3,8 @@
     PYTHON benchmarks/primitive_postprocess.py MAPS.pt TOOL CONF
 
 MAPS.pt are made raw maps with 80 classes, as a trained network answers them: objects with a cluster of overlapping
-boxes each, and background. TOOL is yolite, torchvision or ultralytics; PYTHON is that of its environment, which imports of
-yolite what needs torch alone. It prints one line of JSON with the boxes that were left.
+boxes each, and background. TOOL is yolite, torchvision or ultralytics; PYTHON is that of its environment, which imports
+of yolite what needs torch alone. It prints one line of JSON with the boxes that were left.
 
 yolite decodes what may pass the threshold. torchvision and ultralytics get the decoded boxes of the whole map, as a
 network with a decoding head gives them (by `yolite.codec`; the seconds of that are a part of their own, ``decode_ms``),
