@@ -123,7 +123,7 @@ class Bench:
         options = {"model": job["model"], "data": copy.description, "gt": copy.truth, "images": copy.images,
                    **settings(job), "threads": self.threads, "out": out}  # fmt: skip
         command = [self._python(), "-c", HOLD, str(self.threads), self.driver, *words(options)]
-        seconds = program(command, self.threads, env=_quiet(folder), cwd=folder)
+        seconds = program(command, self.threads, env=quiet(folder), cwd=folder)
         found = json.loads(out.read_text())
         curve = [[round(at, 1), round(ap, 4)] for at, ap in found["curve"]]
         return {**{name: found[name] for name in ("AP", "AP50", "AP75")}, "seconds": round(found["train_seconds"], 1),
@@ -146,14 +146,14 @@ class Bench:
 def answer(command: Sequence[object], threads: int) -> str:
     """Return the last line that a program prints."""
     with tempfile.TemporaryDirectory() as folder:
-        env = {**os.environ, "OMP_NUM_THREADS": str(threads), **_quiet(Path(folder))}
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads), **quiet(Path(folder))}
         done = subprocess.run([str(word) for word in command], env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command[1]}: {done.stderr[-500:]}")
     return done.stdout.splitlines()[-1]
 
 
-def _quiet(folder: Path) -> dict[str, str]:
+def quiet(folder: Path) -> dict[str, str]:
     """Return the environment in which the peer asks nobody, and leaves its files in ``folder`` alone."""
     return {"YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(folder), "TMPDIR": str(folder)}
 
