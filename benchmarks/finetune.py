@@ -4,8 +4,8 @@
 
 ``course``: 20 epochs on BCCD from either start, one seed, by its course. ``quarter``: on BCCD and on cards, 12 epochs
 from the imported weights against 48 from random ones. ``coco128``: the weights as imported, judged on coco128's
-validation pictures, and after 5 epochs on its 128 training pictures, with a small learning rate and batch norm as it
-is, since the pictures and the classes are of the kind that the weights have seen.
+validation pictures, and after 5 epochs on its 128 training pictures, with a small learning rate, no mosaic, and batch
+norm as it is, since the pictures and the classes are of the kind that the weights have seen.
 
 The start is the .weights file, or weights drawn at random for the same .cfg; AP is that of the last epoch, which
 nothing was chosen by. ``key=value`` words are settings for every run that is asked for, and part of its row. A finished
@@ -35,7 +35,7 @@ DATA = {
     "cards": "--data {shared}/cards",
     "coco128": "--data {shared}/coco128",
 }
-GENTLE = "train.lr=0.0002 train.freeze_bn=true"
+GENTLE = "train.lr=0.00002 train.freeze_bn=true augment.mosaic=0"
 SHORT, LONG, COURSE, GENTLY = 12, 48, 20, 5
 KINDS = ("course", "quarter", "coco128")
 

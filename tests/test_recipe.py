@@ -45,7 +45,7 @@ def stepper(model: torch.nn.Module, optimizer: torch.optim.Optimizer, **settings
     return Stepper(model, Preprocess((64, 96)), loss, optimizer, EMA(model, 0.9), StepSettings(**settings), ALONE)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon", "rmsprop", "adagrad", "adadelta"])
 def test_every_optimiser_lowers_the_loss_and_restores(name: str) -> None:
     lr = {"sgd": 0.1, "adagrad": 0.01, "adadelta": 1.0}.get(name, 0.001)
     model = make("yolite-n", 3)

@@ -141,7 +141,7 @@ class TrainConfig(_Section):
         16, description="images a step, over all processes; auto: the most that fit on the GPU"
     )
     accumulate: int = Field(1, ge=1, description="parts a batch is computed in, one after another, to save memory")
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta"] = Field(
+    optimizer: Literal["sgd", "adam", "adamw", "muon", "rmsprop", "adagrad", "adadelta"] = Field(
         "adamw", description="optimiser"
     )
     lr: float = Field(0.004, gt=0, le=1e4, description="peak learning rate, for the whole batch")
@@ -153,7 +153,7 @@ class TrainConfig(_Section):
         (0.7, 0.9), description="schedule step: shares of the run at which the rate falls to a tenth"
     )
     warmup_epochs: float = Field(1.0, ge=0, description="epochs over which the learning rate rises from 0")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD and RMSprop, beta1 of Adam and AdamW")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD, Muon and RMSprop, beta1 of Adam and AdamW")
     weight_decay: float = Field(0.05, ge=0, description="on convolution weights alone, not on BN or biases")
     l1: float = Field(0.0, ge=0, description="L1 penalty, on the same weights")
     clip: float = Field(10.0, ge=0, description="largest gradient norm; 0: no clipping")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from yolite.errors import UserError, nearest
+from yolite.training.muon import Muon
 
 TRANSFERS: dict[str, tuple[str, ...]] = {"all": (), "last": ("backbone",), "head": ("backbone", "neck")}
 """What each way of transfer freezes."""
@@ -71,7 +72,7 @@ def train_mode(model: nn.Module, freeze_bn: bool = False) -> None:
 
 def build_optimizer(
     model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float,
-    factors: Mapping[str, float] | None = None, layers: Layers | None = None,
+    factors: Mapping[str, float] | None = None, layers: Layers | None = None, dtype: torch.dtype = torch.float32,
 ) -> torch.optim.Optimizer:  # fmt: skip
     """Return an optimiser over the weights that learn.
 
@@ -80,26 +81,36 @@ def build_optimizer(
 
     Args:
         model: The network.
-        name: sgd (Nesterov), adam, adamw, rmsprop, adagrad or adadelta.
+        name: sgd (Nesterov), adam, adamw, muon, rmsprop, adagrad or adadelta.
         lr: Learning rate.
-        momentum: Momentum of SGD and RMSprop, beta1 of Adam and AdamW.
+        momentum: Momentum of SGD, Muon and RMSprop, beta1 of Adam and AdamW.
         weight_decay: Strength of the decay.
         factors: Factor by section, layer name or pattern; where several match, the last one given counts.
         layers: How the patterns are read; needed where there are factors.
+        dtype: What Muon orthogonalises in.
     """
     learning = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     found: dict[str, float] = {}
     if factors and layers:
         found = {n: f for n, _ in learning for pattern, f in factors.items() if layers.matches(n, pattern)}
+    # what gives the answers (it has a bias, where other layers have a norm) and depthwise kernels are no maps between
+    # many channels: Muon leaves them to AdamW
+    named = dict(learning)
+    last = {id(p) for n, p in learning if n.removesuffix("weight") + "bias" in named}
     groups = []
     for factor in sorted({found.get(n, 1.0) for n, _ in learning}, reverse=True):
         own = [p for n, p in learning if found.get(n, 1.0) == factor]
-        for parameters, decay in (
-            ([p for p in own if p.ndim > 1], weight_decay),
-            ([p for p in own if p.ndim <= 1], 0.0),
+        kernels = [p for p in own if p.ndim > 1]
+        orthogonal = [p for p in kernels if name == "muon" and id(p) not in last and p.shape[1] > 1]
+        for parameters, decay, kind in (
+            (orthogonal, weight_decay, True),
+            ([p for p in kernels if all(p is not o for o in orthogonal)], weight_decay, False),
+            ([p for p in own if p.ndim <= 1], 0.0, False),
         ):
             if parameters:
-                groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
+                groups.append({"params": parameters, "weight_decay": decay, "factor": factor, "orthogonal": kind})
+    if name == "muon":
+        return Muon(groups, lr, (momentum, 0.999), dtype)
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
     if name == "rmsprop":
@@ -108,8 +119,8 @@ def build_optimizer(
         return torch.optim.Adagrad(groups, lr=lr)
     if name == "adadelta":
         return torch.optim.Adadelta(groups, lr=lr)
-    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=lr, betas=(momentum, 0.999))
+    adam = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+    return adam(groups, lr=lr, betas=(momentum, 0.999))
 
 
 def learning_rate(

@@ -100,8 +100,9 @@ class Trainer:
         self.model: Detector = prepared.detector.to(memory_format=settings.memory_format)
         self.device = next(self.model.parameters()).device
         self.optimizer = build_optimizer(
-            self.model, t.optimizer, t.lr, t.momentum, t.weight_decay, t.lr_factors, prepared.layers
-        )
+            self.model, t.optimizer, t.lr, t.momentum, t.weight_decay, t.lr_factors, prepared.layers,
+            torch.bfloat16 if t.precision == "bf16" else torch.float32,
+        )  # fmt: skip
         self.ema = EMA(self.model, t.ema)
         self.loss = build_loss(self.config.loss, self.model.specs)
         self.do_step = Stepper(self.model, self.preprocess, self.loss, self.optimizer, self.ema, settings, processes)

@@ -1,0 +1,67 @@
+"""Muon: against torch's own, which takes matrices alone, and against AdamW for what is no kernel."""
+
+import pytest
+import torch
+from torch import nn
+
+from yolite.training.muon import Muon, orthogonalise
+from yolite.training.optim import build_optimizer
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 30), (1, 30, 8), (3, 16, 16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_singular_values_become_nearly_one(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    """The directions are kept: U·Vᵀ of the singular value decomposition is the oracle."""
+    torch.manual_seed(0)
+    matrices = torch.randn(shape) @ torch.diag(torch.logspace(0, -1, shape[2]))
+    found = orthogonalise(matrices, dtype)
+    assert found.shape == matrices.shape
+    assert found.dtype == torch.float32
+    values = torch.linalg.svdvals(found)
+    assert 0.6 < float(values.min())
+    assert float(values.max()) < 1.3
+    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+    assert float(nn.functional.cosine_similarity(found.flatten(1), (u @ v).flatten(1)).min()) > 0.97
+    assert torch.equal(orthogonalise(torch.zeros(1, 4, 5), dtype), torch.zeros(1, 4, 5)), "no gradient, no step"
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch's own Muon came with 2.9")
+def test_kernels_move_as_under_torchs_own_muon() -> None:
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.ones(6, 20)) for _ in range(2))
+    group = {"params": [ours], "orthogonal": True, "weight_decay": 0.1}
+    mine = Muon([group], 0.02, (0.9, 0.999), torch.bfloat16)
+    own = torch.optim.Muon([theirs], 0.02, 0.1, 0.9, nesterov=True, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        ours.grad = torch.randn(6, 20)
+        theirs.grad = ours.grad.clone()
+        mine.step()
+        own.step()
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
+    assert float((ours.detach() - 1).abs().max()) > 0.02, "they moved"
+
+
+def test_what_is_no_kernel_between_channels_moves_as_under_adamw() -> None:
+    """Biases, norms, depthwise kernels and the last convolution; all other kernels do not."""
+
+    def net() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(4, 8, 3, bias=False),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 8, 3, groups=8, bias=False),
+            nn.Conv2d(8, 2, 1),
+        )
+
+    nets = [net(), net()]
+    optimizers = [build_optimizer(n, name, 0.01, 0.9, 0.05) for n, name in zip(nets, ("muon", "adamw"), strict=True)]
+    for step in range(2):
+        for n in nets:
+            torch.manual_seed(step)
+            for parameter in n.parameters():
+                parameter.grad = torch.randn_like(parameter)
+        for optimizer in optimizers:
+            optimizer.step()
+    same = {n: torch.equal(p, q) for (n, p), q in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True)}
+    assert same.pop("0.weight") is False
+    assert all(same.values()), same
