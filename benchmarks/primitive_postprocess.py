@@ -29,7 +29,7 @@ from speed import median_ms
 from yolite.codec import decode, scores
 from yolite.structures import HeadSpec
 
-CLASSES, MOST = 80, 300
+CLASSES, MOST, RUNS = 80, 300, 5
 INPUT = {"1k": 128, "10k": 416, "100k": 1280}
 """Input px at which strides 8, 16 and 32 with three anchors give that many predictions."""
 IOU = {0.25: 0.5, 0.001: 0.65}
@@ -144,9 +144,9 @@ def main() -> None:
         # the peer writes into the prediction it is given: each call has a copy, which is not counted
         copies = decoded.clone() if isinstance(decoded, Tensor) else None
         row = {
-            "decode_ms": median_ms(lambda: first(maps), 10, 2) if sys.argv[2] != "yolite" else 0.0,
-            "ms": median_ms(lambda: rest(decoded if copies is None else copies.clone()), 10, 2),
-            "copy_ms": median_ms(copies.clone, 10, 2) if copies is not None else 0.0,
+            "decode_ms": median_ms(lambda: first(maps), RUNS, 1) if sys.argv[2] != "yolite" else 0.0,
+            "ms": median_ms(lambda: rest(decoded if copies is None else copies.clone()), RUNS, 1),
+            "copy_ms": median_ms(copies.clone, RUNS, 1) if copies is not None else 0.0,
             "found": rest(decoded if copies is None else copies.clone()).tolist(),
         }
     print(json.dumps(row))
