@@ -60,7 +60,7 @@ def main() -> None:
         found = KMeans(K, n_init=RESTARTS, max_iter=ROUNDS, random_state=0).fit(wh.numpy())
         report = fit_report(wh, torch.from_numpy(found.cluster_centers_))
     seconds = time.perf_counter() - start
-    print(json.dumps({"seconds": seconds, "boxes": report.boxes, "avg_iou": round(report.avg_iou, 4)}))
+    print(json.dumps({"seconds": seconds, "count": report.boxes, "avg_iou": round(report.avg_iou, 4)}))
 
 
 if __name__ == "__main__":
