@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolite.training.muon import Muon, orthogonalise
+from yolite.training.muon import REACH, Muon, orthogonalise
 from yolite.training.optim import build_optimizer
 
 
@@ -31,14 +31,15 @@ def test_kernels_move_as_under_torchs_own_muon() -> None:
     ours, theirs = (nn.Parameter(torch.ones(6, 20)) for _ in range(2))
     group = {"params": [ours], "orthogonal": True, "weight_decay": 0.1}
     mine = Muon([group], 0.02, (0.9, 0.999), torch.bfloat16)
-    own = torch.optim.Muon([theirs], 0.02, 0.1, 0.9, nesterov=True, adjust_lr_fn="match_rms_adamw")
+    larger = REACH / 0.2
+    own = torch.optim.Muon([theirs], 0.02 * larger, 0.1 / larger, 0.9, nesterov=True, adjust_lr_fn="match_rms_adamw")
     for _ in range(4):
         ours.grad = torch.randn(6, 20)
         theirs.grad = ours.grad.clone()
         mine.step()
         own.step()
-        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
-    assert float((ours.detach() - 1).abs().max()) > 0.02, "they moved"
+        torch.testing.assert_close(ours, theirs, atol=8e-4, rtol=0)
+    assert float((ours.detach() - 1).abs().max()) > 0.08, "they moved"
 
 
 def test_what_is_no_kernel_between_channels_moves_as_under_adamw() -> None:

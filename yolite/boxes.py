@@ -75,9 +75,14 @@ def _iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return inter / union.clamp(min=torch.finfo(union.dtype).tiny), union
 
 
+def _columns(boxes: Tensor) -> Tensor:
+    """Return the same boxes [N, 4] with each coordinate lying in one piece: torch then works on many boxes at once."""
+    return boxes.t().contiguous().t()
+
+
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """Return the IoU [N, M] of every box of ``a`` [N, 4] with every box of ``b`` [M, 4] (both xyxy, same space)."""
-    return _iou(a[:, None, :], b[None, :, :])[0]
+    return _iou(_columns(a)[:, None, :], b[None, :, :])[0]
 
 
 def overlap_share(a: Tensor, b: Tensor) -> Tensor:
@@ -91,7 +96,7 @@ def overlap_share(a: Tensor, b: Tensor) -> Tensor:
 
 def pairwise_overlap_share(a: Tensor, b: Tensor) -> Tensor:
     """Return [N, M]: `overlap_share` of every box of ``a`` [N, 4] with every box of ``b`` [M, 4]."""
-    return overlap_share(a[:, None, :], b[None, :, :])
+    return overlap_share(_columns(a)[:, None, :], b[None, :, :])
 
 
 def matched_iou(a: Tensor, b: Tensor, kind: IoUKind = "iou") -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
+import sys
 from pathlib import Path
 
 import torch
@@ -47,3 +49,19 @@ def choose_precision(device: torch.device) -> tuple[str, str]:
         if flag in flags:
             return "bf16", f"the processor has {flag}"
     return "fp32", f"no bf16 instructions are known on this processor ({platform.machine()})"
+
+
+def keep_memory() -> bool:
+    """Have glibc keep freed memory for the next tensor instead of handing it back; return whether it was told.
+
+    Every step of training on a CPU frees and takes hundreds of MiB. By itself glibc gives large pieces back to the
+    system, which then has to make the same pages anew: a page fault for every 4 KiB, 10,000 to 20,000 in a step. Up to
+    2 GiB of free memory stay with the process; pieces above 1 GiB are still given back.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is None:
+        return False
+    trim, mmap = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    return bool(mallopt(trim, 2**31 - 1)) and bool(mallopt(mmap, 2**30))

@@ -19,7 +19,7 @@ from yolite.commands.findings import FindingsFiles, plain_findings, print_findin
 from yolite.commands.story import tell_run
 from yolite.config import Config, load_config, make_config, merge, parse_words, to_plain
 from yolite.console import Console
-from yolite.devices import build_device
+from yolite.devices import build_device, keep_memory
 from yolite.errors import UserError, require
 from yolite.evaluation.analysis import Analysis, analyse
 from yolite.files import check_folder, read_json
@@ -270,6 +270,8 @@ def _stop(number: int) -> NoReturn:
 def _go(trainer: Trainer) -> None:
     """Train to the end, then write results, curves and pictures and print the summary."""
     run, console = trainer.run, trainer.console
+    if trainer.device.type == "cpu":
+        keep_memory()
     try:
         trainer.train()
         with on_signal(_stop):
