@@ -123,18 +123,18 @@ class Bench:
         options = {"model": job["model"], "data": copy.description, "gt": copy.truth, "images": copy.images,
                    **settings(job), "threads": self.threads, "out": out}  # fmt: skip
         command = [self._python(), "-c", HOLD, str(self.threads), self.driver, *words(options)]
-        seconds = program(command, self.threads, env=_quiet(folder), cwd=folder)
+        seconds = program(command, self.threads, env=quiet(folder), cwd=folder)
         found = json.loads(out.read_text())
         curve = [[round(at, 1), round(ap, 4)] for at, ap in found["curve"]]
         return {**{name: found[name] for name in ("AP", "AP50", "AP75")}, "seconds": round(found["train_seconds"], 1),
                 "program_seconds": round(seconds, 1), "seconds_an_epoch": round(seconds_an_epoch(curve), 2),
-                "curve": curve, "peer": _answer([self._python(), "-c", VERSIONS], 1)}  # fmt: skip
+                "curve": curve, "peer": answer([self._python(), "-c", VERSIONS], 1)}  # fmt: skip
 
     def _speed(self, own: bool, weights: Path, copy: Copy, size: int) -> Row:
         """Return what speed.py measures of a trained network."""
         python, name = (Path(sys.executable), "yolite") if own else (self._python(), "ultralytics")
         command = [python, ROOT / "benchmarks" / "speed.py", name, weights, copy.images, size, self.threads]
-        row: Row = json.loads(_answer(command, self.threads))
+        row: Row = json.loads(answer(command, self.threads))
         return row
 
     def _python(self) -> Path:
@@ -143,17 +143,17 @@ class Bench:
         return self.python.absolute()
 
 
-def _answer(command: Sequence[object], threads: int) -> str:
+def answer(command: Sequence[object], threads: int) -> str:
     """Return the last line that a program prints."""
     with tempfile.TemporaryDirectory() as folder:
-        env = {**os.environ, "OMP_NUM_THREADS": str(threads), **_quiet(Path(folder))}
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads), **quiet(Path(folder))}
         done = subprocess.run([str(word) for word in command], env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command[1]}: {done.stderr[-500:]}")
     return done.stdout.splitlines()[-1]
 
 
-def _quiet(folder: Path) -> dict[str, str]:
+def quiet(folder: Path) -> dict[str, str]:
     """Return the environment in which the peer asks nobody, and leaves its files in ``folder`` alone."""
     return {"YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(folder), "TMPDIR": str(folder)}
 

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from yolite import anchors
 from yolite.anchors import fit_report, kmeans_anchors, side_ratio, split_by_level
+from yolite.boxes import shape_iou
 from yolite.errors import UserError
 
 
@@ -42,6 +44,39 @@ def test_of_several_starts_the_best_is_kept() -> None:
              for s in range(6)]  # fmt: skip
     assert min(gains) >= 0
     assert max(gains) > 1e-3
+
+
+@pytest.mark.parametrize("centroid", ["mean", "median"])
+@pytest.mark.parametrize("part", [7, 1 << 14])
+def test_it_is_k_means_step_by_step(centroid: str, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the definition, every box with every centre in every round, from the same starts: the same bits."""
+    monkeypatch.setattr(anchors, "AT_ONCE", part)
+    monkeypatch.setattr(anchors, "RUN", part)
+    wh = torch.randint(1, 40, (301, 2), generator=torch.Generator().manual_seed(5)).float()  # many equal ones
+    found, generator = [], torch.Generator().manual_seed(3)
+    for _ in range(4):
+        centres = anchors._seed_plus_plus(wh, 5, generator)
+        for _ in range(100):
+            old, owner = centres, shape_iou(wh, centres).argmax(1)
+            members = [wh[owner == i] for i in range(5)]
+            centres = torch.stack([m.median(0).values if centroid == "median" else m.mean(0) for m in members])
+            if torch.equal(old, centres):
+                break
+        found.append(centres)
+    best = max(found, key=lambda c: float(shape_iou(wh, c).amax(1).mean()))
+    assert torch.equal(kmeans_anchors(wh, 5, 3, 4, centroid).anchors, best[best.prod(1).argsort(stable=True)])
+
+
+def test_an_empty_cluster_keeps_its_centre() -> None:
+    wh, old = torch.tensor([[2.0, 3.0], [4.0, 9.0], [6.0, 5.0], [8.0, 7.0]]), torch.tensor([[1.0, 1.0]] * 4)
+    owner = torch.tensor([2, 2, 0, 2])
+    expected = [[6.0, 5.0], [1.0, 1.0], [4.0, 7.0], [1.0, 1.0]]
+    medians = anchors._Medians(wh, 4)
+    medians.move(torch.arange(4), torch.tensor([1, 2, 2, 2]))
+    medians.move(torch.tensor([0, 2]), owner[[0, 2]])
+    assert medians(old).tolist() == expected
+    expected[2] = [14 / 3, 19 / 3]
+    torch.testing.assert_close(anchors._means(wh, owner, old), torch.tensor(expected))
 
 
 def test_report_by_hand() -> None:

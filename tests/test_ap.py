@@ -1,14 +1,12 @@
 """AP of the shared matching, curves over the confidence, confusion and calibration."""
 
-import contextlib
-import io
-
 import numpy as np
 import pytest
 import torch
 
-from tests.test_match import NAMES, judged, plain_set, random_set
-from yolite.evaluation.ap import average_precision, class_ap, mean_ap, rank
+from tests.judge import judged
+from tests.test_match import NAMES, plain_set, random_set
+from yolite.evaluation.ap import average_precision, class_ap, mean_ap, ranks
 from yolite.evaluation.coco import coco_metric
 from yolite.evaluation.curves import (
     CONFIDENCES,
@@ -40,15 +38,13 @@ def found(boxes: list[list[float]], scores: list[float], labels: list[int]) -> D
 @pytest.mark.parametrize("seed", range(4))
 def test_it_is_pycocotools_own(seed: int) -> None:
     samples, detections = random_set(seed)
-    judge = judged(samples, detections, 100)
-    with contextlib.redirect_stdout(io.StringIO()):
-        judge.accumulate()
+    judge = judged(samples, detections, NAMES, [100])
     ours = match(samples, detections, NAMES, judge.params.iouThrs)
     for label in range(3):
         precision = judge.eval["precision"][:, :, label, 0, 0]
         expected = [float(p.mean()) if (p > -1).any() else -1.0 for p in precision]
-        assert class_ap(rank(ours, label), np.ones(6)) == pytest.approx(expected, abs=1e-12)
-    whole = mean_ap(np.array([class_ap(rank(ours, label), np.ones(6)).mean() for label in range(3)]))
+        assert class_ap(ranks(ours)[label], np.ones(6)) == pytest.approx(expected, abs=1e-12)
+    whole = mean_ap(np.array([class_ap(ranks(ours)[label], np.ones(6)).mean() for label in range(3)]))
     assert whole == pytest.approx(coco_metric(samples, detections, NAMES).numbers["AP"], abs=1e-12)
 
 
@@ -59,7 +55,7 @@ def test_an_image_of_weight_two_is_an_image_that_is_there_twice() -> None:
     result = coco_metric([samples[i] for i in several], [detections[i] for i in several], NAMES)
     ours = match(samples, detections, NAMES, np.arange(50, 100, 5) / 100)
     for label in range(3):
-        ap = class_ap(rank(ours, label), weights).mean()
+        ap = class_ap(ranks(ours)[label], weights).mean()
         assert ap == pytest.approx(result.per_class[label].AP, abs=1e-12)
 
 

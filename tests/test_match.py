@@ -1,17 +1,13 @@
 """The shared matching against pycocotools' own, on random sets made to be nasty: crowds, ties, many of a class."""
 
-import contextlib
-import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from yolite.evaluation.coco import _results, _truth
-from yolite.evaluation.match import Matching, match, most_of_a_class
+from tests.judge import judged
+from yolite.evaluation.match import Matching, match, place_in_class
 from yolite.structures import Detections, Sample
 
 NAMES = ["a", "b", "c"]
@@ -51,18 +47,6 @@ def plain_set(seed: int, images: int = 6) -> tuple[list[Sample], list[Detections
     return samples, [replace(d, scores=part) for d, part in zip(detections, scores.split(count), strict=True)]
 
 
-def judged(samples: list[Sample], detections: list[Detections], most: int) -> COCOeval:
-    """What pycocotools makes of it."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = _truth(samples, NAMES)
-        results = _results(detections)
-        found = truth.loadRes(results) if len(results) else COCO()
-        judge = COCOeval(truth, found, "bbox")
-        judge.params.maxDets = [most]
-        judge.evaluate()
-    return judge
-
-
 def compare(ours: Matching, theirs: dict, image: int, label: int) -> None:
     """One image and class, at all thresholds: the same scores, matches (by object) and ignored ones."""
     rows = np.flatnonzero((ours.image == image) & (ours.label == label))
@@ -83,7 +67,7 @@ def test_it_is_pycocotools_own(size: str, most: int) -> None:
     pairs = 0
     for seed in range(6):
         samples, detections = random_set(seed)
-        judge = judged(samples, detections, most)
+        judge = judged(samples, detections, NAMES, [most])
         ours = match(samples, detections, NAMES, judge.params.iouThrs, most, SIZES[size])
         for theirs in judge.evalImgs:
             if theirs and tuple(theirs["aRng"]) == SIZES[size]:
@@ -91,6 +75,18 @@ def test_it_is_pycocotools_own(size: str, most: int) -> None:
                 pairs += int((theirs["dtMatches"] > 0).sum())
         assert len(ours.score) == sum(len(e["dtScores"]) for e in judge.evalImgs if e and e["aRng"] == [0, 1e10])
     assert pairs > 100
+
+
+def test_of_equal_objects_the_last_is_taken() -> None:
+    samples, detections = random_set(0)
+    twice = [torch.arange(2 * len(s.labels)) // 2 for s in samples]
+    fields = ("boxes", "labels", "iscrowd", "area", "difficult")
+    samples = [replace(s, **{f: getattr(s, f)[rows] for f in fields}) for s, rows in zip(samples, twice, strict=True)]
+    judge = judged(samples, detections, NAMES, [100])
+    ours = match(samples, detections, NAMES, judge.params.iouThrs)
+    for theirs in judge.evalImgs:
+        if theirs and theirs["aRng"] == [0, 1e10]:
+            compare(ours, theirs, theirs["image_id"] - 1, theirs["category_id"] - 1)
 
 
 def test_who_is_near_whom() -> None:
@@ -113,5 +109,5 @@ def test_nothing_at_all() -> None:
         assert ours.objects().tolist() == [0, 0, 0]
 
 
-def test_the_first_of_each_class() -> None:
-    assert most_of_a_class(np.array([1, 0, 1, 1, 0, 2]), 2).tolist() == [0, 1, 2, 4, 5]
+def test_the_place_in_each_class() -> None:
+    assert place_in_class(np.array([1, 0, 1, 1, 0, 2])).tolist() == [0, 0, 1, 2, 1, 0]

@@ -16,6 +16,12 @@ from yolite.errors import UserError
 from yolite.structures import HeadSpec
 
 Centroid = Literal["mean", "median"]
+AT_ONCE = 1 << 14
+"""So many boxes are compared with all centres at once."""
+RUN = 1024
+"""So many sorted boxes are counted together to find a median."""
+ROUNDING = 1e-4
+"""More than what rounding does to an IoU, and to the sum of a hundred of them."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +85,87 @@ def _seed_plus_plus(wh: Tensor, k: int, generator: torch.Generator) -> Tensor:
     return chosen
 
 
-def _centres(wh: Tensor, owner: Tensor, old: Tensor, centroid: Centroid) -> Tensor:
-    """Return the new centre of each cluster; an empty cluster keeps its old one."""
-    centres = old.clone()
-    for i in range(len(old)):
-        members = wh[owner == i]
-        if len(members):
-            centres[i] = members.median(dim=0).values if centroid == "median" else members.mean(dim=0)
-    return centres
+def _nearest(wh: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the centre [N] int64 with the highest IoU, of equal ones the first, and by how much it is higher [N]."""
+    owners, gaps = [], []
+    for part in torch.split(wh, AT_ONCE):  # parts that stay in the processor's cache: several times as fast
+        iou = shape_iou(part, centres)
+        best, owner = iou.max(-1)
+        owners.append(owner)
+        gaps.append(best - iou.scatter_(1, owner[:, None], -1.0).amax(-1))
+    return torch.cat(owners), torch.cat(gaps)
 
 
-def _cluster(wh: Tensor, k: int, generator: torch.Generator, centroid: Centroid, iterations: int) -> Tensor:
-    """Run one k-means from one k-means++ start; return the centres [k, 2]."""
+class _Medians:
+    """The median of each cluster by side (of an even number the lower), kept up while boxes change their cluster.
+
+    The boxes stand sorted, in runs of `RUN`; how many of each run are in each cluster is known, so that one run has to
+    be looked into to find a median.
+
+    Args:
+        wh: [N, 2].
+        k: Number of clusters.
+    """
+
+    def __init__(self, wh: Tensor, k: int) -> None:
+        self.wh = wh
+        self.order = wh.argsort(dim=0)  # [N, 2] boxes from the smallest to the largest side
+        place = torch.arange(len(wh))[:, None].expand(-1, 2)
+        self.run = torch.empty_like(self.order).scatter_(0, self.order, place // RUN)
+        self.runs = (len(wh) - 1) // RUN + 1
+        self.owner = torch.full((len(wh),), k)  # one more cluster, of the boxes that are in none yet
+        self.count = torch.zeros(2, k + 1, self.runs, dtype=torch.int64)
+
+    def move(self, rows: Tensor, owner: Tensor) -> None:
+        """Give the boxes ``rows`` [M] to the clusters ``owner`` [M]."""
+        for side, count in enumerate(self.count):
+            run = self.run[rows, side]
+            count -= (self.owner[rows] * self.runs + run).bincount(minlength=count.numel()).view_as(count)
+            count += (owner * self.runs + run).bincount(minlength=count.numel()).view_as(count)
+        self.owner[rows] = owner
+
+    def __call__(self, old: Tensor) -> Tensor:
+        """Return the medians [k, 2]; an empty cluster keeps its ``old`` centre."""
+        centres = old.clone()
+        for side in (0, 1):
+            below = self.count[side, :-1].cumsum(1)
+            for cluster, total in enumerate(below[:, -1].tolist()):
+                if total:
+                    middle = (total - 1) // 2
+                    run = int(torch.searchsorted(below[cluster], middle, right=True))
+                    boxes = self.order[run * RUN : (run + 1) * RUN, side]
+                    before = int(below[cluster, run - 1]) if run else 0
+                    box = boxes[(self.owner[boxes] == cluster).nonzero()[middle - before, 0]]
+                    centres[cluster, side] = self.wh[box, side]
+        return centres
+
+
+def _means(wh: Tensor, owner: Tensor, old: Tensor) -> Tensor:
+    """Return the mean of each cluster; an empty cluster keeps its old centre."""
+    members = (wh[owner == i] for i in range(len(old)))
+    return torch.stack([own.mean(dim=0) if len(own) else was for own, was in zip(members, old, strict=True)])
+
+
+def _cluster(wh: Tensor, medians: _Medians | None, k: int, generator: torch.Generator, iterations: int) -> Tensor:
+    """Run one k-means from one k-means++ start; return the centres [k, 2]. Without ``medians`` centroids are means.
+
+    Most boxes need not be compared with the centres again (Hamerly 2010): 1 − IoU of shapes is a metric (Jaccard's), so
+    no box changes its cluster while the centres have moved by less than its nearest one was nearer than the next.
+    """
     centres = _seed_plus_plus(wh, k, generator)
-    owner = torch.full((len(wh),), -1)
+    owner, slack = torch.full((len(wh),), -1), torch.zeros(len(wh))
     for _ in range(iterations):
-        nearest = shape_iou(wh, centres).argmax(-1)
-        if torch.equal(nearest, owner):
+        stale = (slack <= ROUNDING).nonzero()[:, 0]
+        nearest, slack[stale] = _nearest(wh[stale], centres)
+        changed = nearest != owner[stale]
+        if not bool(changed.any()):
             break
-        owner = nearest
-        centres = _centres(wh, owner, centres, centroid)
+        owner[stale] = nearest
+        if medians:
+            medians.move(stale[changed], nearest[changed])
+        before, centres = centres, medians(centres) if medians else _means(wh, owner, centres)
+        moved = 1 - shape_iou(before, centres).diagonal()
+        slack -= (moved + moved.max()).index_select(0, owner)
     return centres
 
 
@@ -134,7 +201,8 @@ def kmeans_anchors(
             f"({len(wh) - len(good)} unusable ones left out): give a smaller k or more labels"
         )
     generator = torch.Generator().manual_seed(seed)
-    runs = [_cluster(good, k, generator, centroid, iterations) for _ in range(restarts)]
+    medians = _Medians(good, k) if centroid == "median" else None
+    runs = [_cluster(good, medians, k, generator, iterations) for _ in range(restarts)]
     best = max(runs, key=lambda centres: float(shape_iou(good, centres).amax(-1).mean()))
     return fit_report(wh, best, ratio)
 

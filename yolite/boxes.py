@@ -85,13 +85,18 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     return _iou(_columns(a)[:, None, :], b[None, :, :])[0]
 
 
-def pairwise_overlap_share(a: Tensor, b: Tensor) -> Tensor:
-    """Return [N, M]: the share of each box of ``a`` that lies inside each box of ``b`` (intersection over area of a).
+def overlap_share(a: Tensor, b: Tensor) -> Tensor:
+    """Return [N]: the share of each box of ``a`` [N, 4] that lies inside the box of ``b`` [N, 4] in the same row.
 
     This is what pycocotools uses in place of IoU where ``b`` is a crowd.
     """
-    own = area(a)[:, None]
-    return _intersection(_columns(a)[:, None, :], b[None, :, :]) / own.clamp(min=torch.finfo(own.dtype).tiny)
+    own = area(a)
+    return _intersection(a, b) / own.clamp(min=torch.finfo(own.dtype).tiny)
+
+
+def pairwise_overlap_share(a: Tensor, b: Tensor) -> Tensor:
+    """Return [N, M]: `overlap_share` of every box of ``a`` [N, 4] with every box of ``b`` [M, 4]."""
+    return overlap_share(_columns(a)[:, None, :], b[None, :, :])
 
 
 def matched_iou(a: Tensor, b: Tensor, kind: IoUKind = "iou") -> Tensor:
@@ -137,6 +142,8 @@ def shape_iou(a_wh: Tensor, b_wh: Tensor) -> Tensor:
 
     It is what the k-means of YOLO9000 (section 2, "Dimension Clusters") and the anchor choice of YOLOv2 and v3 use.
     """
-    corner_a = torch.cat((torch.zeros_like(a_wh), a_wh), dim=-1)
-    corner_b = torch.cat((torch.zeros_like(b_wh), b_wh), dim=-1)
-    return pairwise_iou(corner_a, corner_b)
+    wa, ha = a_wh[:, None, :].unbind(-1)
+    wb, hb = b_wh[None, :, :].unbind(-1)
+    inter = torch.minimum(wa, wb).clamp(min=0) * torch.minimum(ha, hb).clamp(min=0)
+    union = wa.clamp(min=0) * ha.clamp(min=0) + wb.clamp(min=0) * hb.clamp(min=0) - inter
+    return inter / union.clamp(min=torch.finfo(union.dtype).tiny)

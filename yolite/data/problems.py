@@ -168,63 +168,72 @@ class Row:
     area: float | None = None
 
 
-def _has_size(box: Tensor) -> bool:
-    """Return whether a box has a width and a height in float32, which is what training sees."""
-    x1, y1, x2, y2 = box.float().tolist()
-    return bool(x2 > x1 and y2 > y1)
+def _have_size(boxes: Tensor) -> list[bool]:
+    """Return which boxes [N, 4] have a width and a height in float32, which is what training sees."""
+    seen = boxes.float()
+    found: list[bool] = (seen[:, 2:] > seen[:, :2]).all(1).tolist()
+    return found
 
 
-def _clipped(row: Row, size: Size, file: Path, problems: list[Problem]) -> Tensor | None:
-    """Return the row's box inside the image, or None (reported) if it is no box; as it is if the size is unknown."""
-    box = torch.tensor(row.box, dtype=torch.float64)
-    shown = "[" + ", ".join(f"{v:g}" for v in row.box) + "]"
-    if not bool(torch.isfinite(box.float()).all()):
-        problems.append(Problem(file, row.line, "not finite", f"box {shown} is not finite"))
-        return None
-    if not _has_size(box):
-        problems.append(Problem(file, row.line, "zero size", f"box {shown} has no width or no height"))
-        return None
-    if size == (0, 0):
-        return box
-    inside = clip(box, size)
-    past = float((box - inside).abs().max())
-    image = f"the image of {size[1]}x{size[0]} px"
-    if not _has_size(inside):
-        problems.append(Problem(file, row.line, "outside", f"box {shown} lies outside {image}"))
-        return None
+def _fault(row: Row, finite: bool, sized: bool, inside: bool, past: float, size: Size) -> tuple[str, str] | None:
+    """Return the kind of what is wrong with a box and its description; None if nothing is.
+
+    Args:
+        row: The box.
+        finite: Whether it is.
+        sized: Whether it has a size.
+        inside: Whether it has one inside the image.
+        past: By how many px it passes the image.
+        size: Of the image; (0, 0) if unknown.
+    """
     # YOLO files round to six digits, so a hundredth of a px is no finding at all
-    if past > 0.01:
-        kind = "out of bounds" if past >= 1 else "out of bounds by less than 1 px"
-        problems.append(Problem(file, row.line, kind, f"box {shown} passes {image} by {past:.2f} px"))
-    return inside
+    if finite and sized and inside and past <= 0.01:
+        return None
+    shown = "[" + ", ".join(f"{v:g}" for v in row.box) + "]"
+    image = f"the image of {size[1]}x{size[0]} px"
+    if not finite:
+        return "not finite", f"box {shown} is not finite"
+    if not sized:
+        return "zero size", f"box {shown} has no width or no height"
+    if not inside:
+        return "outside", f"box {shown} lies outside {image}"
+    kind = "out of bounds" if past >= 1 else "out of bounds by less than 1 px"
+    return kind, f"box {shown} passes {image} by {past:.2f} px"
 
 
 def make_sample(
     path: Path | None, size: Size, rows: Sequence[Row], file: Path, ident: int | str, problems: list[Problem]
 ) -> Sample:
     """Build a Sample from rows, leaving out and clipping boxes (each reported in ``problems``)."""
-    kept: list[tuple[Row, Tensor]] = []
+    stated = torch.tensor([row.box for row in rows], dtype=torch.float64).reshape(-1, 4)
+    inside = stated if size == (0, 0) else clip(stated, size)
+    looks = zip(
+        rows, inside.float().tolist(), torch.isfinite(stated.float()).all(1).tolist(), _have_size(stated),
+        _have_size(inside), (stated - inside).abs().amax(1).tolist(), strict=True,
+    )  # fmt: skip
+    kept: list[int] = []
     first: dict[tuple[int, bool, tuple[float, ...]], int] = {}
-    for row in rows:
-        box = _clipped(row, size, file, problems)
-        if box is None:
+    for place, (row, box, finite, sized, within, past) in enumerate(looks):
+        if fault := _fault(row, finite, sized, within, past, size):
+            problems.append(Problem(file, row.line, *fault))
+        if not (finite and sized and within):
             continue
         # by what training sees of it: two that differ outside the image alone, or past float32, are one box there
-        same = first.setdefault((row.label, row.iscrowd, tuple(box.float().tolist())), row.line)
+        same = first.setdefault((row.label, row.iscrowd, tuple(box)), row.line)
         if len(first) > len(kept):
-            kept.append((row, box))
+            kept.append(place)
         else:
             problems.append(Problem(file, row.line, "duplicate box", f"the same box and class as in {same}"))
-    boxes = torch.stack([box for _, box in kept]) if kept else torch.zeros(0, 4, dtype=torch.float64)
+    boxes, rows = inside[kept], [rows[place] for place in kept]
     sides = boxes[:, 2:] - boxes[:, :2]
-    areas = [float(s.prod()) if row.area is None else row.area for (row, _), s in zip(kept, sides, strict=True)]
+    areas = [own if row.area is None else row.area for row, own in zip(rows, sides.prod(1).tolist(), strict=True)]
     return Sample(
         path=path,
         size=size,
         boxes=boxes.float(),
-        labels=torch.tensor([row.label for row, _ in kept], dtype=torch.int64),
-        iscrowd=torch.tensor([row.iscrowd for row, _ in kept], dtype=torch.bool),
+        labels=torch.tensor([row.label for row in rows], dtype=torch.int64),
+        iscrowd=torch.tensor([row.iscrowd for row in rows], dtype=torch.bool),
         area=torch.tensor(areas, dtype=torch.float32),
-        difficult=torch.tensor([row.difficult for row, _ in kept], dtype=torch.bool),
+        difficult=torch.tensor([row.difficult for row in rows], dtype=torch.bool),
         id=ident,
     )

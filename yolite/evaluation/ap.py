@@ -1,10 +1,11 @@
-"""Average precision of a matching whose images weigh differently, or whose mistakes were mended.
+"""Average precision of a matching, also where images weigh differently or mistakes were mended.
 
-Where nothing is weighed or mended, the judge is pycocotools (`coco.py`); `tests/test_ap.py` holds that both are one.
+It is pycocotools' rule (`COCOeval.accumulate`); `tests/test_coco.py` holds the numbers equal to the bit.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,27 +23,55 @@ class Ranked:
     Those after the last right one are left out: they change no AP.
 
     Attributes:
-        image: [D].
+        image, score: [D].
         right, wrong: [T, D]; neither: ignored.
         objects: [G] the image of each object that is to be found.
     """
 
     image: Ints
+    score: Floats
     right: Bools
     wrong: Bools
     objects: Ints
 
 
-def rank(matching: Matching, label: int) -> Ranked:
-    """Put one class's detections into order."""
-    rows = np.flatnonzero(matching.label == label)
-    rows = rows[np.argsort(-matching.score[rows], kind="stable")]
-    hit, ignored = matching.match[:, rows] >= 0, matching.ignored[:, rows]
-    objects = matching.truth_image[(matching.truth_label == label) & ~matching.truth_ignored]
-    right = hit & ~ignored
-    last = np.flatnonzero(right.any(0))
-    end = int(last[-1]) + 1 if len(last) else 0
-    return Ranked(matching.image[rows][:end], right[:, :end], (~hit & ~ignored)[:, :end], objects)
+def ranks(matching: Matching) -> list[Ranked]:
+    """Put the detections of each class into order; one entry a class."""
+    order = np.lexsort((-matching.score, matching.label))  # stable
+    label = matching.label[order]
+    right = np.any((matching.match >= 0) & ~matching.ignored, axis=0)[order]
+    last = np.full(len(matching.names), -1)
+    np.maximum.at(last, label[right], np.flatnonzero(right))
+    order = order[np.arange(len(order)) <= last[label]]
+    hit, ignored = matching.match[:, order] >= 0, matching.ignored[:, order]
+    image, score = matching.image[order], matching.score[order]
+    cuts = np.searchsorted(matching.label[order], np.arange(len(matching.names) + 1))
+    out = []
+    for number, (start, end) in enumerate(itertools.pairwise(cuts)):
+        part = slice(start, end)
+        objects = matching.truth_image[(matching.truth_label == number) & ~matching.truth_ignored]
+        right, wrong = (found[:, part] & ~ignored[:, part] for found in (hit, ~hit))
+        out.append(Ranked(image[part], score[part], right, wrong, objects))
+    return out
+
+
+def precision_at(right: Floats | Bools, wrong: Floats | Bools, objects: float) -> tuple[Floats, Ints]:
+    """Return what COCO's AP is the mean of: the best precision at each of 101 recall levels (R) or above.
+
+    Args:
+        right: [T, D] the weight (1, or more) of each right detection, 0 elsewhere; best first.
+        wrong: [T, D] the same of each wrong one.
+        objects: Their number, or the sum of their weights; above 0.
+
+    Returns:
+        Precision [T, R], 0 where the recall is not reached, and the detection [T, R] that reaches it, D: none does.
+    """
+    hits, misses = (np.cumsum(part, axis=1, dtype=np.float64) for part in (right, wrong))
+    precision = hits / (hits + misses + np.spacing(1))
+    best = np.zeros((len(right), right.shape[1] + 1))  # the last: a recall that is not reached
+    best[:, :-1] = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    place = np.array([np.searchsorted(recall, RECALLS, side="left") for recall in hits / objects])
+    return np.take_along_axis(best, place, 1), place
 
 
 def average_precision(right: Floats, wrong: Floats, objects: float) -> Floats:
@@ -56,14 +85,7 @@ def average_precision(right: Floats, wrong: Floats, objects: float) -> Floats:
     Returns:
         [T], 0 to 1; −1 without objects.
     """
-    if objects <= 0:
-        return np.full(len(right), -1.0)
-    hits, misses = (np.cumsum(part, axis=1, dtype=np.float64) for part in (right, wrong))
-    precision = hits / (hits + misses + np.spacing(1))
-    best = np.zeros((len(right), right.shape[1] + 1))  # the last: a recall that is not reached
-    best[:, :-1] = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    recall = hits / objects
-    return np.array([b[np.searchsorted(r, RECALLS, side="left")].mean() for b, r in zip(best, recall, strict=True)])
+    return precision_at(right, wrong, objects)[0].mean(1) if objects > 0 else np.full(len(right), -1.0)
 
 
 def class_ap(ranked: Ranked, weights: Floats) -> Floats:

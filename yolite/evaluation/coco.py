@@ -1,19 +1,23 @@
-"""COCO's metric, by pycocotools: the judge of every AP that yolite prints."""
+"""COCO's metric: pycocotools' thresholds, sizes and summary; the work between is that of `match` and `ap`.
+
+pycocotools is the judge: its own `evaluate` and `accumulate`, loops in Python, give the same bits in many times the
+seconds (`tests/test_coco.py`, docs/benchmarks.md).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolite.boxes import xyxy_to_xywh
+from yolite.evaluation.ap import precision_at, ranks
+from yolite.evaluation.match import match_sizes, place_in_class
 from yolite.structures import Detections, Sample
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -52,44 +56,6 @@ class CocoResult:
     confidence: np.ndarray
 
 
-def _truth(samples: Sequence[Sample], names: Sequence[str]) -> COCO:
-    """Put the samples into pycocotools' form: images numbered from 1, categories from 1; difficult counts as crowd."""
-    annotations: list[dict[str, Any]] = []
-    for number, sample in enumerate(samples, 1):
-        boxes = xyxy_to_xywh(sample.boxes.double()).tolist()
-        for box, label, area, ignore in zip(
-            boxes, sample.labels.tolist(), sample.area.tolist(), sample.ignore.tolist(), strict=True
-        ):
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "bbox": box, "area": area,
-                "iscrowd": int(ignore),
-            })  # fmt: skip
-    truth = COCO()
-    truth.dataset = {
-        "images": [{"id": n, "height": s.size[0], "width": s.size[1]} for n, s in enumerate(samples, 1)],
-        "annotations": annotations,
-        "categories": [{"id": i, "name": name} for i, name in enumerate(names, 1)],
-    }
-    truth.createIndex()
-    return truth
-
-
-def _results(detections: Sequence[Detections]) -> np.ndarray:
-    """Return pycocotools' result array [N, 7]: image, x, y, w, h, score, category."""
-    rows = []
-    for number, found in enumerate(detections, 1):
-        if len(found):
-            image = torch.full((len(found), 1), number, dtype=torch.float64)
-            columns = (
-                image,
-                xyxy_to_xywh(found.boxes.double()),
-                found.scores.double()[:, None],
-                found.labels.double()[:, None] + 1,
-            )
-            rows.append(torch.cat(columns, 1))
-    return torch.cat(rows).numpy() if rows else np.zeros((0, 7))
-
-
 def _per_class(judge: COCOeval, samples: Sequence[Sample], names: Sequence[str]) -> list[ClassResult]:
     """Read each class's AP from the precision array [IoU, recall, class, area, maxDets]."""
     labels = torch.cat([s.labels[~s.ignore] for s in samples]) if samples else torch.zeros(0, dtype=torch.int64)
@@ -105,26 +71,46 @@ def _per_class(judge: COCOeval, samples: Sequence[Sample], names: Sequence[str])
     return out
 
 
+def _accumulate(judge: COCOeval, samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str]
+                ) -> None:  # fmt: skip
+    """Give the judge what its summary is read off: what its `evaluate` and `accumulate` would give it.
+
+    The arrays are [IoU, recall, class, area, maxDets], the recall without the second; −1 stands for no object, and for
+    what the summary does not read (the precision at fewer boxes than the most).
+    """
+    p = judge.params
+    shape = len(p.iouThrs), len(p.recThrs), len(names), len(p.areaRng), len(p.maxDets)
+    precision, scores = np.full(shape, -1.0), np.full(shape, -1.0)
+    recall = np.full((shape[0], *shape[2:]), -1.0)
+    spans = [(float(low), float(high)) for low, high in p.areaRng]
+    for size, matching in enumerate(match_sizes(samples, detections, names, spans, p.iouThrs, p.maxDets[-1])):
+        objects = matching.objects()
+        place = place_in_class(matching.image * len(names) + matching.label)
+        for t, most in itertools.product(range(shape[0]), range(shape[-1])):
+            right = np.bincount(matching.label[matching.right(t) & (place < p.maxDets[most])], minlength=len(names))
+            recall[t, :, size, most] = np.where(objects > 0, right / np.maximum(objects, 1), -1.0)
+        for label, ranked in enumerate(ranks(matching)):
+            if objects[label]:
+                best, reached_by = precision_at(ranked.right, ranked.wrong, objects[label])
+                precision[:, :, label, size, -1] = best
+                scores[:, :, label, size, -1] = np.append(ranked.score, 0.0)[reached_by]
+    judge.eval = {"params": p, "precision": precision, "recall": recall, "scores": scores}
+
+
 def coco_metric(samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str]) -> CocoResult:
     """Score detections against the truth.
 
     Args:
         samples: The truth, image px.
-        detections: One a sample, in the same order, at most 100 boxes each count.
+        detections: One a sample, in the same order, at most 100 boxes of a class and image count.
         names: Class names.
+
+    Raises:
+        ValueError: not as many detections as samples.
     """
-    if len(samples) != len(detections):
-        raise ValueError(f"{len(detections)} detections for {len(samples)} samples")
+    judge = COCOeval(iouType="bbox")
+    _accumulate(judge, samples, detections, names)
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _truth(samples, names)
-        results = _results(detections)
-        found = truth.loadRes(results) if len(results) else COCO()
-        if not len(results):
-            found.dataset = {**truth.dataset, "annotations": []}
-            found.createIndex()
-        judge = COCOeval(truth, found, "bbox")
-        judge.evaluate()
-        judge.accumulate()
         judge.summarize()
     numbers = {name: float(value) for name, value in zip(NUMBERS, judge.stats, strict=True)}
     curves = (judge.eval[key][0, :, :, 0, -1].T for key in ("precision", "scores"))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from yolite.evaluation.ap import Ranked, class_ap, mean_ap, rank
+from yolite.evaluation.ap import Ranked, class_ap, mean_ap, ranks
 from yolite.evaluation.curves import curves, deploy, shown
-from yolite.evaluation.match import ANY_SIZE, Floats, Matching, match
+from yolite.evaluation.match import ANY_SIZE, Floats, Matching, match_sizes
 from yolite.structures import Detections, Sample
 
 IOUS = np.linspace(0.5, 0.95, 10)
@@ -111,8 +111,8 @@ def compare(
         progress: Called with (draws done, in all).
         most: Draws of the pictures; fewer where the split is very large.
     """
-    both = [{size: match(samples, found, names, IOUS, size=span) for size, span in SIZES.items()} for found in (a, b)]
-    ranked = [{size: [rank(m, k) for k in range(len(names))] for size, m in one.items()} for one in both]
+    both = [dict(zip(SIZES, match_sizes(samples, found, names, SIZES.values(), IOUS), strict=True)) for found in (a, b)]
+    ranked = [{size: ranks(m) for size, m in one.items()} for one in both]
     drawn = _draws(ranked, len(samples), seed, most, progress)
     whole = np.ones(len(samples))
     numbers = [_numbers(one, whole) for one in ranked]

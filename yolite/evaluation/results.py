@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,30 +18,36 @@ from yolite.files import read_json
 from yolite.structures import Detections, Sample
 
 
-def _check_row(row: Any, path: Path, number: int) -> None:
-    """Check the form of one entry of a results file.
+def _is_number(value: Any) -> bool:
+    """Return whether a value of a JSON file is a number that float32 can hold well; this keeps out NaN and infinity."""
+    return type(value) in (float, int) and -1e9 <= value <= 1e9  # the type of true is another
 
-    Raises:
-        UserError: it lacks something, or holds something of another kind.
-    """
 
-    def refuse(what: str) -> UserError:
-        return UserError(f"{path}: entry {number} {what}: mend or leave out this entry (they are counted from 0)")
-
-    def is_number(value: Any) -> bool:
-        # also keeps out NaN, infinity and what float32 cannot hold
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 <= value <= 1e9
-
+def _refuse(row: Any, path: Path, number: int) -> UserError:
+    """Return what is wrong with the form of one entry of a results file."""
     if not isinstance(row, dict) or not {"image_id", "category_id", "bbox", "score"} <= row.keys():
-        raise refuse("is no detection (image_id, category_id, bbox, score)")
-    for key in ("image_id", "category_id"):
-        if not isinstance(row[key], (int, float, str)):
-            raise refuse(f"has the {key} {row[key]!r}, which is neither a number nor a text")
-    if not is_number(row["score"]) or not 0 <= row["score"] <= 1:
-        raise refuse(f"has the score {row['score']!r}, which is no number from 0 to 1")
-    box = row["bbox"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
-        raise refuse(f"has the bbox {str(box)[:80]}, which is not [x, y, width, height] in px")
+        what = "is no detection (image_id, category_id, bbox, score)"
+    elif wrong := [key for key in ("image_id", "category_id") if not isinstance(row[key], (int, float, str))]:
+        what = f"has the {wrong[0]} {row[wrong[0]]!r}, which is neither a number nor a text"
+    elif not _is_number(row["score"]) or not 0 <= row["score"] <= 1:
+        what = f"has the score {row['score']!r}, which is no number from 0 to 1"
+    else:
+        what = f"has the bbox {str(row['bbox'])[:80]}, which is not [x, y, width, height] in px"
+    return UserError(f"{path}: entry {number} {what}: mend or leave out this entry (they are counted from 0)")
+
+
+def _well_formed(row: Any) -> bool:
+    """Return whether one entry of a results file has what is needed, each of its kind."""
+    try:
+        box, score, idents = row["bbox"], row["score"], (row["image_id"], row["category_id"])
+    except (KeyError, TypeError, IndexError):
+        return False
+    return (
+        isinstance(row, dict) and isinstance(idents[0], (int, float, str)) and isinstance(idents[1], (int, float, str))
+        and _is_number(score) and 0 <= score <= 1 and isinstance(box, list) and len(box) == 4
+        and _is_number(box[0]) and _is_number(box[1]) and _is_number(box[2]) and _is_number(box[3])
+        and box[2] >= 0 and box[3] >= 0
+    )  # fmt: skip
 
 
 def read_results(path: Path, samples: Sequence[Sample], category_ids: Sequence[int]) -> list[Detections]:
@@ -61,24 +68,26 @@ def read_results(path: Path, samples: Sequence[Sample], category_ids: Sequence[i
     require_ids(samples, str(path))
     place = {sample.id: n for n, sample in enumerate(samples)}
     label_of = {ident: label for label, ident in enumerate(category_ids)}
-    collected: list[list[dict[str, Any]]] = [[] for _ in samples]
     if not isinstance(rows, list):
         raise UserError(f"results {path} are not a list: a COCO results file is a JSON list of detections")
     for number, row in enumerate(rows):
-        _check_row(row, path, number)
+        if not _well_formed(row):
+            raise _refuse(row, path, number)
         if row["image_id"] not in place:
             raise UserError(f"{path}: entry {number} names image {row['image_id']!r}, which the data set does not have")
         if row["category_id"] not in label_of:
             raise UserError(f"{path}: entry {number} names category {row['category_id']!r}, which is not in the data")
-        collected[place[row["image_id"]]].append(row)
-    out = []
-    for sample, own in zip(samples, collected, strict=True):
-        own.sort(key=lambda row: -row["score"])
-        boxes = torch.tensor([row["bbox"] for row in own], dtype=torch.float64).reshape(-1, 4)
-        scores = torch.tensor([row["score"] for row in own], dtype=torch.float32)
-        labels = torch.tensor([label_of[row["category_id"]] for row in own], dtype=torch.int64)
-        out.append(Detections(xywh_to_xyxy(boxes).float(), scores, labels, sample.size))
-    return out
+    image = np.array([place[row["image_id"]] for row in rows], np.int64)
+    score = np.array([row["score"] for row in rows], np.float64)
+    order = np.lexsort((-score, image))  # stable: of equal scores the first
+    stated = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+    boxes = xywh_to_xyxy(torch.from_numpy(stated[order])).float()
+    labels = torch.from_numpy(np.array([label_of[row["category_id"]] for row in rows], np.int64)[order])
+    count = np.bincount(image, minlength=len(samples)).tolist()
+    parts = zip(
+        boxes.split(count), torch.from_numpy(score[order]).float().split(count), labels.split(count), strict=True
+    )
+    return [Detections(*own, size=sample.size) for sample, own in zip(samples, parts, strict=True)]
 
 
 def require_ids(samples: Sequence[Sample], who: str) -> None:
