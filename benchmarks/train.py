@@ -26,7 +26,7 @@ JOBS: dict[str, str] = {
     "bccd": "--data {shared}/bccd data.train=trainval data.val=test --imgsz 320 --epochs 50 --batch 16",
     "cards": "--data {shared}/cards --imgsz 320 --epochs 50 --batch 16",
     "yolov1-tiny": "--model yolov1-tiny model.width=0.375 --batch 16 --epochs 24 train.optimizer=muon train.lr=0.004 "
-    "train.lr_factors.head=0.03 augment.mosaic=0",
+    "augment.mosaic=0",
     "yolov2-tiny": "--model yolov2-tiny model.width=0.375 --imgsz 416 --batch 16 --epochs 23 train.optimizer=muon "
     "train.lr=0.004 train.multi_scale=0 loss.box=5",
     "yolov3-tiny": "--model yolov3-tiny model.width=0.5 --imgsz 288 --batch 16 --epochs 30 train.optimizer=muon "
