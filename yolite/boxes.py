@@ -142,8 +142,6 @@ def shape_iou(a_wh: Tensor, b_wh: Tensor) -> Tensor:
 
     It is what the k-means of YOLO9000 (section 2, "Dimension Clusters") and the anchor choice of YOLOv2 and v3 use.
     """
-    wa, ha = a_wh[:, None, :].unbind(-1)
-    wb, hb = b_wh[None, :, :].unbind(-1)
-    inter = torch.minimum(wa, wb).clamp(min=0) * torch.minimum(ha, hb).clamp(min=0)
-    union = wa.clamp(min=0) * ha.clamp(min=0) + wb.clamp(min=0) * hb.clamp(min=0) - inter
-    return inter / union.clamp(min=torch.finfo(union.dtype).tiny)
+    corner_a = torch.cat((torch.zeros_like(a_wh), a_wh), dim=-1)
+    corner_b = torch.cat((torch.zeros_like(b_wh), b_wh), dim=-1)
+    return pairwise_iou(corner_a, corner_b)

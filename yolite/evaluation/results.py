@@ -17,37 +17,27 @@ from yolite.evaluation.worst import Picture
 from yolite.files import read_json
 from yolite.structures import Detections, Sample
 
+_NEEDED = {"image_id", "category_id", "bbox", "score"}
+
 
 def _is_number(value: Any) -> bool:
     """Return whether a value of a JSON file is a number that float32 can hold well; this keeps out NaN and infinity."""
     return type(value) in (float, int) and -1e9 <= value <= 1e9  # the type of true is another
 
 
-def _refuse(row: Any, path: Path, number: int) -> UserError:
-    """Return what is wrong with the form of one entry of a results file."""
-    if not isinstance(row, dict) or not {"image_id", "category_id", "bbox", "score"} <= row.keys():
-        what = "is no detection (image_id, category_id, bbox, score)"
-    elif wrong := [key for key in ("image_id", "category_id") if not isinstance(row[key], (int, float, str))]:
-        what = f"has the {wrong[0]} {row[wrong[0]]!r}, which is neither a number nor a text"
-    elif not _is_number(row["score"]) or not 0 <= row["score"] <= 1:
-        what = f"has the score {row['score']!r}, which is no number from 0 to 1"
-    else:
-        what = f"has the bbox {str(row['bbox'])[:80]}, which is not [x, y, width, height] in px"
-    return UserError(f"{path}: entry {number} {what}: mend or leave out this entry (they are counted from 0)")
-
-
-def _well_formed(row: Any) -> bool:
-    """Return whether one entry of a results file has what is needed, each of its kind."""
-    try:
-        box, score, idents = row["bbox"], row["score"], (row["image_id"], row["category_id"])
-    except (KeyError, TypeError, IndexError):
-        return False
-    return (
-        isinstance(row, dict) and isinstance(idents[0], (int, float, str)) and isinstance(idents[1], (int, float, str))
-        and _is_number(score) and 0 <= score <= 1 and isinstance(box, list) and len(box) == 4
-        and _is_number(box[0]) and _is_number(box[1]) and _is_number(box[2]) and _is_number(box[3])
-        and box[2] >= 0 and box[3] >= 0
-    )  # fmt: skip
+def _fault(row: Any) -> str | None:
+    """Return what is wrong with the form of one entry of a results file; None if nothing is."""
+    if not isinstance(row, dict) or not _NEEDED <= row.keys():
+        return "is no detection (image_id, category_id, bbox, score)"
+    for key in ("image_id", "category_id"):
+        if not isinstance(row[key], (int, float, str)):
+            return f"has the {key} {row[key]!r}, which is neither a number nor a text"
+    box, score = row["bbox"], row["score"]
+    if not _is_number(score) or not 0 <= score <= 1:
+        return f"has the score {score!r}, which is no number from 0 to 1"
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or box[2] < 0 or box[3] < 0:
+        return f"has the bbox {str(box)[:80]}, which is not [x, y, width, height] in px"
+    return None
 
 
 def read_results(path: Path, samples: Sequence[Sample], category_ids: Sequence[int]) -> list[Detections]:
@@ -71,8 +61,8 @@ def read_results(path: Path, samples: Sequence[Sample], category_ids: Sequence[i
     if not isinstance(rows, list):
         raise UserError(f"results {path} are not a list: a COCO results file is a JSON list of detections")
     for number, row in enumerate(rows):
-        if not _well_formed(row):
-            raise _refuse(row, path, number)
+        if fault := _fault(row):
+            raise UserError(f"{path}: entry {number} {fault}: mend or leave out this entry (they are counted from 0)")
         if row["image_id"] not in place:
             raise UserError(f"{path}: entry {number} names image {row['image_id']!r}, which the data set does not have")
         if row["category_id"] not in label_of:

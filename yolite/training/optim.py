@@ -95,16 +95,15 @@ def build_optimizer(
         found = {n: f for n, _ in learning for pattern, f in factors.items() if layers.matches(n, pattern)}
     # what gives the answers (it has a bias, where other layers have a norm) and depthwise kernels are no maps between
     # many channels: Muon leaves them to AdamW
-    named = dict(learning)
-    last = {id(p) for n, p in learning if n.removesuffix("weight") + "bias" in named}
+    biased = {n.removesuffix("bias") + "weight" for n, _ in learning if n.endswith("bias")}
+    between = {id(p) for n, p in learning if p.ndim > 1 and p.shape[1] > 1 and n not in biased}
+    orthogonal = between if name == "muon" else set()
     groups = []
     for factor in sorted({found.get(n, 1.0) for n, _ in learning}, reverse=True):
         own = [p for n, p in learning if found.get(n, 1.0) == factor]
-        kernels = [p for p in own if p.ndim > 1]
-        orthogonal = [p for p in kernels if name == "muon" and id(p) not in last and p.shape[1] > 1]
         for parameters, decay, kind in (
-            (orthogonal, weight_decay, True),
-            ([p for p in kernels if all(p is not o for o in orthogonal)], weight_decay, False),
+            ([p for p in own if id(p) in orthogonal], weight_decay, True),
+            ([p for p in own if p.ndim > 1 and id(p) not in orthogonal], weight_decay, False),
             ([p for p in own if p.ndim <= 1], 0.0, False),
         ):
             if parameters:
