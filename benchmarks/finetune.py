@@ -4,12 +4,12 @@
 
 ``course``: 20 epochs on BCCD from either start, one seed, by its course. ``quarter``: on BCCD and on cards, 12 epochs
 from the imported weights against 48 from random ones. ``coco128``: the weights as imported, judged on coco128's
-validation pictures, and after 5 epochs on its 128 training pictures, in which the head alone learns, at a small rate and
-without mosaic, since the pictures and the classes are of the kind that the weights have seen.
+validation pictures, and after 5 epochs on its 128 training pictures, in which the head alone learns, at a small rate
+and without mosaic, since the pictures and the classes are of the kind that the weights have seen.
 
 The start is the .weights file, or weights drawn at random for the same .cfg; AP is that of the last epoch, which
-nothing was chosen by. ``key=value`` words are settings for every run that is asked for (for coco128 in place of its own),
-and part of its row. A finished row lies in benchmarks/results/finetune.json and is not run again.
+nothing was chosen by. ``key=value`` words are settings for every run that is asked for (for coco128 in place of its
+own), and part of its row. A finished row lies in benchmarks/results/finetune.json and is not run again.
 """
 
 from __future__ import annotations
