@@ -4,12 +4,12 @@
 
 ``course``: 20 epochs on BCCD from either start, one seed, by its course. ``quarter``: on BCCD and on cards, 12 epochs
 from the imported weights against 48 from random ones. ``coco128``: the weights as imported, judged on coco128's
-validation pictures, and after 5 epochs on its 128 training pictures, with a small learning rate, no mosaic, and batch
-norm as it is, since the pictures and the classes are of the kind that the weights have seen.
+validation pictures, and after 5 epochs on its 128 training pictures, in which the head alone learns, at a small rate
+and without mosaic, since the pictures and the classes are of the kind that the weights have seen.
 
 The start is the .weights file, or weights drawn at random for the same .cfg; AP is that of the last epoch, which
-nothing was chosen by. ``key=value`` words are settings for every run that is asked for, and part of its row. A finished
-row lies in benchmarks/results/finetune.json and is not run again.
+nothing was chosen by. ``key=value`` words are settings for every run that is asked for (for coco128 in place of its
+own), and part of its row. A finished row lies in benchmarks/results/finetune.json and is not run again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DATA = {
     "cards": "--data {shared}/cards",
     "coco128": "--data {shared}/coco128",
 }
-GENTLE = "train.lr=0.00002 train.freeze_bn=true augment.mosaic=0"
+GENTLE = "train.transfer=head train.lr=0.0001 augment.mosaic=0"
 SHORT, LONG, COURSE, GENTLY = 12, 48, 20, 5
 KINDS = ("course", "quarter", "coco128")
 
@@ -48,7 +48,8 @@ def jobs_of(kind: str, given: argparse.Namespace) -> list[Row]:
         both = (("imported", SHORT), ("random", LONG))
         runs = [(data, *run, seed, "") for data in ("bccd", "cards") for seed in given.seeds for run in both]
     else:
-        runs = [("coco128", "imported", GENTLY, seed, GENTLE) for seed in given.seeds]
+        gentle = "" if given.words else GENTLE
+        runs = [("coco128", "imported", GENTLY, seed, gentle) for seed in given.seeds]
     jobs: list[Row] = [
         {"kind": kind, "data": data, "start": start, "epochs": given.epochs or epochs, "seed": seed, "batch": BATCH,
          "words": [*words.split(), *given.words]}

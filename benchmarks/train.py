@@ -1,8 +1,8 @@
-"""Train yolite on the data sets the documentation speaks of; print one table and keep every finished row.
+"""Train on the built-in data; print one table and keep every finished row.
 
-    python benchmarks/train.py --shared ../shared/data            # all jobs
-    python benchmarks/train.py --only digits digits-long          # the built-in data alone
-    python benchmarks/train.py --only yolov2-tiny yolov3-tiny     # the older generations on it
+    python benchmarks/train.py                                    # all jobs
+    python benchmarks/train.py --only digits digits-long          # yolite-n
+    python benchmarks/train.py --only yolov2-tiny yolov3-tiny     # the older generations
 
 Each job is the command a user would type, run as a program of its own: the seconds are those of the whole program,
 from the start of Python to the last picture, on the processors this machine gives it. A finished row lies in
@@ -24,22 +24,18 @@ V1 = "--model yolov1-tiny model.width=0.25 --batch 16 --epochs 24 train.optimize
 JOBS: dict[str, str] = {
     "digits": "",
     "digits-long": "--epochs 60",
-    "bccd": "--data {shared}/bccd data.train=trainval data.val=test --imgsz 320 --epochs 50 --batch 16",
-    "cards": "--data {shared}/cards --imgsz 320 --epochs 50 --batch 16",
     "yolov1-tiny": V1,
     "yolov1-tiny-conv": V1 + ' model.head=[{"block":"conv_head","prior":0.5}] model.code.classes_per=box',
     "yolov2-tiny": "--model yolov2-tiny model.width=0.375 --imgsz 416 --batch 16 --epochs 23 train.optimizer=muon "
     "train.lr=0.004 train.multi_scale=0 loss.box=5",
     "yolov3-tiny": "--model yolov3-tiny model.width=0.5 --imgsz 288 --batch 16 --epochs 30 train.optimizer=muon "
     "train.lr=0.004 loss.box=3",
-    "coco128": "--data {shared}/coco128 --imgsz 320 --epochs 1 --batch 16",
 }
 
 
 def main() -> None:
     """Run what is missing, print what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=Path("../shared/data"), help="folder with bccd, cards, coco128")
     parser.add_argument("--only", nargs="*", choices=list(JOBS), default=list(JOBS))
     parser.add_argument("--keep", type=Path, help="keep the run folders here")
     given = parser.parse_args()
@@ -47,8 +43,8 @@ def main() -> None:
     for name in given.only:
         if finished(FILE, {"job": name}):
             continue
-        words = JOBS[name].replace("{shared}", str(given.shared)).split()
-        job = {"job": name, "command": " ".join(["python tools/train.py", *JOBS[name].split()])}
+        words = JOBS[name].split()
+        job = {"job": name, "command": " ".join(["python tools/train.py", *words])}
         about = moment(threads)
         with tempfile.TemporaryDirectory() as folder:
             add(FILE, {**job, **about, **train(words, (given.keep or Path(folder)) / name, threads)})

@@ -156,7 +156,7 @@ def mini_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mini.yaml").write_text(MINI)
     words = ["train", "--data", shapes, "--model", folder / "mini.yaml", "--imgsz", "96x160", "--batch", 4, "--epochs",
              40, "--overfit", 8, "--out", folder / "run", "data.workers=0", "train.precision=fp32", "train.lr=0.01",
-             "train.warmup_epochs=3", "data.val=images/train"]  # fmt: skip
+             "train.optimizer=adamw", "train.warmup_epochs=3", "data.val=images/train"]  # fmt: skip
     assert main([str(word) for word in words]) == 0
     return folder / "run"
 

@@ -360,10 +360,11 @@ def test_a_fully_connected_network_has_one_input_size() -> None:
 @pytest.mark.parametrize(
     "name", ["yolov1", "yolov1-tiny", "yolov2", "yolov2-tiny", "yolov3", "yolov3-tiny", "yolite-n"]
 )
-def test_the_loss_that_fits_a_head_is_that_of_its_generation(name: str) -> None:
+def test_the_loss_that_fits_a_head_is_that_of_its_generation_but_yolites_for_v3(name: str) -> None:
     config = load_config(name)
     specs = build_specs(config.model, 3, placeholder_anchors(config.model))
-    assert make_config({"loss": fitting_loss(specs)}).loss == config.loss
+    expected = load_config("yolite-n").loss if name.startswith("yolov3") else config.loss
+    assert make_config({"loss": fitting_loss(specs)}).loss == expected
 
 
 @pytest.mark.parametrize("name", ["yolov1-tiny", "yolov2-tiny"])

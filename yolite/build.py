@@ -56,17 +56,17 @@ def build_specs(model: ModelConfig, classes: int, anchors: Anchors) -> tuple[Hea
 
 
 def fitting_loss(specs: Sequence[HeadSpec]) -> dict[str, Any]:
-    """Return the ``loss`` settings that fit a head: those of the generation whose code it has (configs/).
+    """Return the ``loss`` settings that fit a head, for fine-tuning from a checkpoint or a Darknet import.
 
-    Asked for where a network comes without settings of its own: fine-tuning from a checkpoint or a Darknet import.
+    YOLOv1's and v2's numbers need the loss of their generation (configs/). All others take yolite's, YOLOv3's too: an
+    imported yolo-fastest learns BCCD to a higher AP by it than by the loss that it was made with
+    (docs/research-log.md).
     """
     spec = specs[0]
     if "linear" in (spec.objectness, spec.class_code):
         name = "yolov1"
     elif spec.class_code == "softmax":
         name = "yolov2"
-    elif spec.wh == "exp":
-        name = "yolov3"
     else:
         name = "yolite"
     found: dict[str, Any] = read_config_file(descriptor(name, "configs", "model")).get("loss", {})

@@ -142,7 +142,7 @@ class TrainConfig(_Section):
     )
     accumulate: int = Field(1, ge=1, description="parts a batch is computed in, one after another, to save memory")
     optimizer: Literal["sgd", "adam", "adamw", "muon", "rmsprop", "adagrad", "adadelta"] = Field(
-        "adamw", description="optimiser"
+        "muon", description="optimiser"
     )
     lr: float = Field(0.004, gt=0, le=1e4, description="peak learning rate, for the whole batch")
     final_lr: float = Field(0.01, ge=0, le=1, description="learning rate at the end, as a share of the peak")

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-A, B, C = 3.4445, -4.7750, 2.0315
-"""The quintic A·x + B·x³ + C·x⁵, five times over: takes all singular values from 0.01 to 1 to between 0.7 and 1.2."""
+STEPS = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
+"""The quintics a·x + b·x³ + c·x⁵, one after another: all singular values from 0.01 to 1 come to between 0.73 and 1.27.
+Each has the least largest error on the interval that the one before leaves (Polar Express, arXiv 2505.16932): three do
+what takes five of the usual one."""
 
 REACH = 0.8
 """Root mean square of a step at rate 1. 0.2 would be the size of AdamW's (arXiv 2502.16982, section 2.2); kernels that
@@ -22,7 +24,7 @@ norms follow bear four times that, and learn faster by it."""
 
 
 def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return nearly U·Vᵀ of each matrix U·S·Vᵀ, by Newton-Schulz iterations.
+    """Return nearly U·Vᵀ of each matrix U·S·Vᵀ, by iterations of odd polynomials.
 
     Args:
         matrices: [N, rows, columns].
@@ -34,9 +36,9 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
     x = matrices.to(dtype)
     x = x if x.shape[1] <= x.shape[2] else x.mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    for _ in range(5):
+    for a, b, c in STEPS:
         gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x if matrices.shape[1] <= matrices.shape[2] else x.mT).float()
 
 
