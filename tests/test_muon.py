@@ -26,6 +26,18 @@ def test_singular_values_become_nearly_one(shape: tuple[int, int, int], dtype: t
     assert torch.equal(orthogonalise(torch.zeros(1, 4, 5), dtype), torch.zeros(1, 4, 5)), "no gradient, no step"
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 64), (1, 32, 288), (1, 64, 16)])
+@pytest.mark.parametrize("others", [0.0, 0.001, 0.01, 0.1])
+def test_one_direction_alone_is_no_larger_for_it(shape: tuple[int, int, int], others: float) -> None:
+    """The quintics explode just above 1, where bfloat16 rounds to when one direction has nearly all of the norm."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        u, s, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+        values = torch.cat((torch.ones(1), torch.rand(s.shape[1] - 1) * others))
+        found = orthogonalise(u @ torch.diag(values) @ v, torch.bfloat16)
+        assert float(torch.linalg.svdvals(found).max()) < 1.4
+
+
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch's own Muon came with 2.9")
 def test_kernels_move_as_under_torchs_own_muon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which has one quintic, five times over."""
@@ -41,7 +53,7 @@ def test_kernels_move_as_under_torchs_own_muon(monkeypatch: pytest.MonkeyPatch) 
         theirs.grad = ours.grad.clone()
         mine.step()
         own.step()
-        torch.testing.assert_close(ours, theirs, atol=8e-4, rtol=0)
+        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)  # theirs takes the norm in bfloat16
     assert float((ours.detach() - 1).abs().max()) > 0.08, "they moved"
 
 
