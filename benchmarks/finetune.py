@@ -28,6 +28,7 @@ from yolite.build import build_preprocess
 from yolite.checkpoint import describe, save_checkpoint
 from yolite.commands.darknet import import_model, load_network
 from yolite.config import to_plain
+from yolite.models.detector import initialise
 
 MODEL = "darknet/yolo-fastest-1.1/yolo-fastest-1.1-xl"
 DATA = {
@@ -59,13 +60,14 @@ def jobs_of(kind: str, given: argparse.Namespace) -> list[Row]:
     return [as_imported, *jobs] if kind == "coco128" else jobs
 
 
-def checkpoint(start: str, shared: Path, folder: Path) -> Path:
-    """Write the checkpoint that a run starts from."""
+def checkpoint(start: str, seed: int, shared: Path, folder: Path) -> Path:
+    """Write the checkpoint that a run starts from; random weights are drawn from the seed."""
     cfg, out = shared / f"{MODEL}.cfg", folder / f"{start}.ckpt"
     if start == "imported":
         import_model(cfg, cfg.with_suffix(".weights"), shared / "darknet" / "coco.names", out)
     else:
         network, config, detector = load_network(cfg)
+        initialise(detector, seed, config.model.init)
         names = [str(number) for number in range(network.classes)]
         content = describe(detector, build_preprocess(config), names, to_plain(config))
         save_checkpoint(out, {**content, "weights": detector.state_dict(), "ema": None})
@@ -77,7 +79,7 @@ def run(job: Row, given: argparse.Namespace) -> Row:
     print("---", *(f"{key}={value}" for key, value in job.items()), flush=True)
     about = moment(given.threads)
     with tempfile.TemporaryDirectory() as name:
-        weights = checkpoint(job["start"], given.shared, Path(name))
+        weights = checkpoint(job["start"], job.get("seed", 0), given.shared, Path(name))
         words = [*DATA[job["data"]].replace("{shared}", str(given.shared)).split(), "--weights", str(weights)]
         if job["epochs"]:
             words += ["--epochs", str(job["epochs"]), "--seed", str(job["seed"]), "--batch", str(job["batch"])]

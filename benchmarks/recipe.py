@@ -1,4 +1,4 @@
-"""What a change of the recipe gives: yolite-n trained with some settings, on three data sets, with three seeds.
+"""What a change of the recipe gives: yolite-n trained with some settings, on some data sets, with some seeds.
 
     python benchmarks/recipe.py --shared ../shared/data --name "no mosaic" [--on bccd cards] -- augment.mosaic=0
     python benchmarks/recipe.py --print
@@ -46,6 +46,8 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", dest="table", help="print the table of the rows, run nothing")
     parser.add_argument("words", nargs="*", help="what yolite train is given besides (after --)")
     given = parser.parse_args()
+    if not (given.name or given.table):
+        parser.error("--name is missing")
     jobs: list[Row] = [
         {"name": given.name, "data": data, "epochs": given.epochs, "seed": seed, "words": given.words}
         for seed in given.seeds

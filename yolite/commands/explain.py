@@ -111,7 +111,7 @@ def _cell_numbers(text: str | None) -> list[int] | None:
 
 
 def _loss_settings(content: Mapping[str, Any], config: Config, inference: Inference) -> LossConfig:
-    """Return the loss that the weights were trained with; of an import the one that fits its head."""
+    """Return the loss that the weights were trained with; of an import the one that it would be fine-tuned with."""
     if "training" in content:
         return config.loss
     return make_config({"loss": fitting_loss(inference.detector.specs)}).loss

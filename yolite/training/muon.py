@@ -16,8 +16,8 @@ from torch import Tensor
 STEPS = ((7.9347, -22.2580, 15.8016), (3.5653, -2.5649, 0.4859), (2.6091, -1.8632, 0.4099))
 """The quintics a·x + b·x³ + c·x⁵, one after another: all singular values from 0.01 to 1 come to between 0.69 and 1.27.
 Each has the least largest error on the interval that the one before leaves (Polar Express, arXiv 2505.16932): three do
-what takes five of the usual one. They explode beyond that interval, so each is written for x / 1.02: what bfloat16 rounds
-to above 1 stays inside."""
+what takes five of the usual one. They explode beyond that interval, so each is written for x / 1.02: what bfloat16
+rounds to above 1 stays inside."""
 
 REACH = 0.8
 """Root mean square of a step at rate 1. 0.2 would be the size of AdamW's (arXiv 2502.16982, section 2.2); kernels that

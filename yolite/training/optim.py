@@ -95,7 +95,7 @@ def build_optimizer(
         found = {n: f for n, _ in learning for pattern, f in factors.items() if layers.matches(n, pattern)}
     # what gives the answers (it has a bias, where other layers have a norm) and depthwise kernels are no maps between
     # many channels: Muon leaves them to AdamW
-    biased = {n.removesuffix("bias") + "weight" for n, _ in learning if n.endswith("bias")}
+    biased = {n.removesuffix("bias") + "weight" for n, _ in model.named_parameters() if n.endswith("bias")}
     between = {id(p) for n, p in learning if p.ndim > 1 and p.shape[1] > 1 and n not in biased}
     orthogonal = between if name == "muon" else set()
     groups = []

@@ -24,8 +24,8 @@ class Range:
 
 
 RANGES = (
-    Range("train.lr", 0.001, 0.01, True, "how far a step goes (the range is for Muon and AdamW)"),
-    Range("train.weight_decay", 0.005, 0.2, True, "how strongly weights are pulled to zero"),
+    Range("train.lr", 0.001, 0.01, True, "how far a step goes"),
+    Range("train.weight_decay", 0.005, 0.8, True, "how strongly weights are pulled to zero"),
     Range("loss.box", 2.0, 10.0, True, "how much the place of a box counts"),
     Range("loss.objectness", 0.4, 2.5, True, "how much finding the objects counts"),
     Range("loss.classes", 0.4, 2.5, True, "how much the class counts"),

@@ -79,13 +79,13 @@ class Watch:
         if place.epoch > 0 and self.clip and mean > self.clip:
             text = (
                 f"gradients are large: their norm was {mean:.1f} on average in epoch {place.epoch + 1}, above "
-                f"train.clip={self.clip:g}, so most steps are cut short: try a lower train.lr"
+                f"train.clip={self.clip:g}, so most are cut short: try a lower train.lr"
             )
             yield "exploding", text
         if 0 < mean < 1e-6:
             text = (
-                f"gradients have vanished: their norm was {mean:.1e} on average in epoch {place.epoch + 1}; nothing is "
-                "learned any more: look with train.gradient_stats=50"
+                f"gradients have vanished: their norm was {mean:.1e} on average in epoch {place.epoch + 1}; nothing "
+                "useful is learned any more: look with train.gradient_stats=50"
             )
             yield "vanishing", text
 
