@@ -96,7 +96,7 @@ def steps(imgsz: Size) -> Sequence[Step]:
     # the stride of the fully connected layers goes, so that there are four times as many cells (section 2)
     neck = [{k: v for k, v in row.items() if k != "stride"} for row in model["neck"] if row["block"] == "conv"]
     code = {**v2["model"]["code"], "xy": "free", "anchors": hand_picked(imgsz), "anchors_per_level": 9}
-    train = {k: v2["train"][k] for k in ("lr", "clip")}
+    train = {"clip": v2["train"]["clip"]}
     model = {"neck": neck, "head": v2["model"]["head"], "code": code}
     add("anchors", "anchor boxes", {}, model=model, train=train, loss=v2["loss"])
     plain = _without_passthrough(v2["model"]["neck"])
