@@ -18,12 +18,13 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 
-def letterbox(picture: Image.Image, preprocess: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fit a picture into the network's input.
+def letterbox(picture: Image.Image, about: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fit a picture into the network's input; where its size is free, pad to whole cells of the coarsest grid only.
 
     Returns:
         The input [1, 3, H, W] float32; and scale and shift (x, y): input px = image px · scale + shift.
     """
+    preprocess = about["preprocess"]
     height, width = preprocess["size"]
     ratio = min(height / picture.height, width / picture.width)
     if preprocess["mode"] == "stretch":
@@ -33,6 +34,9 @@ def letterbox(picture: Image.Image, preprocess: dict[str, Any]) -> tuple[np.ndar
     shrinks = new[0] <= picture.width and new[1] <= picture.height
     # BOX averages all pixels that fall together; without that, small objects flicker away
     small = picture.resize(new, Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR)
+    if not about["export"]["fixed"] and preprocess["mode"] == "letterbox":
+        step = max(spec["stride"] for spec in about["specs"])
+        width, height = (min(most, -(-part // step) * step) for most, part in zip((width, height), new, strict=True))
     left, top = (width - new[0]) // 2, (height - new[1]) // 2
     canvas = np.full((height, width, 3), preprocess["pad"], np.float32)
     canvas[top : top + new[1], left : left + new[0]] = np.asarray(small)
@@ -61,7 +65,7 @@ def detect(session: onnxruntime.InferenceSession, path: str, conf: float = 0.25,
     about = json.loads(session.get_modelmeta().custom_metadata_map["yolite"])
     with Image.open(path) as file:
         picture = ImageOps.exif_transpose(file).convert("RGB")
-    images, scale, shift = letterbox(picture, about["preprocess"])
+    images, scale, shift = letterbox(picture, about)
     if about["export"]["nms"]:  # thresholded and suppressed in the graph
         boxes, score, label = session.run(["boxes", "scores", "labels"], {"images": images})
     else:

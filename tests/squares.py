@@ -21,6 +21,7 @@ class SquareFinder:
     def __init__(self, favoured: float = 1e9, least: int = 2) -> None:
         self.specs = (HeadSpec(4, ((16.0, 16.0),), 2),)
         self.device = torch.device("cpu")
+        self.fixed = False
         self.favoured, self.least = favoured, least
 
     def __call__(self, images: Tensor) -> list[Tensor]:

@@ -253,9 +253,13 @@ def small_net() -> Detector:
     return Detector(rows, [HeadSpec(4, ((10.0, 10.0),), 2)], [2]).eval()
 
 
+FILLING = np.random.default_rng(5).integers(0, 255, (64, 96, 3)).astype(np.uint8)
+"""A picture that fills the input of `small_net`."""
+
+
 def test_the_drawn_part_holds_cell_anchor_and_box() -> None:
     inference = Inference(TorchNetwork(small_net(), torch.device("cpu"), alone=True), Preprocess((64, 96)))
-    trace = follow(inference, PICTURE, LIMITS)
+    trace = follow(inference, FILLING, LIMITS)
     for row, column in ((0, 0), (8, 12), (15, 23)):
         cell = read_cell(trace, Place(0, 0, row, column))
         x1, y1, x2, y2 = _view(trace, cell)
@@ -280,7 +284,7 @@ def test_the_drawn_part_holds_cell_anchor_and_box() -> None:
 
 def test_nothing_outside_the_receptive_field_has_influence() -> None:
     inference = Inference(TorchNetwork(small_net(), torch.device("cpu"), alone=True), Preprocess((64, 96)))
-    trace = follow(inference, PICTURE, LIMITS)
+    trace = follow(inference, FILLING, LIMITS)
     place = Place(0, 0, 8, 12)
     sight = look(inference, trace, place, 0)
     rows, columns = np.nonzero(sight.influence)
@@ -295,7 +299,7 @@ def test_grad_cam_by_hand() -> None:
     """The gradient of one cell's score lies in that cell alone: the weights are its derivatives over the map's size."""
     model = small_net()
     inference = Inference(TorchNetwork(model, torch.device("cpu"), alone=True), Preprocess((64, 96)))
-    trace = follow(inference, PICTURE, LIMITS)
+    trace = follow(inference, FILLING, LIMITS)
     sight = look(inference, trace, Place(0, 0, 8, 12), 1)
     features = trace.outputs[1].clone()
     head = next(m for m in inference.detector.graph.layers[2].modules() if isinstance(m, nn.Conv2d))

@@ -10,9 +10,14 @@ from yolite.structures import Preprocess
 size = st.tuples(st.integers(1, 900), st.integers(1, 900))
 
 
-@given(size, st.sampled_from([(320, 320), (320, 256), (64, 416)]), st.sampled_from(["letterbox", "stretch"]))
-def test_invert_undoes_apply(image: tuple[int, int], target: tuple[int, int], mode: str) -> None:
-    record = Letterbox.fit(image, Preprocess(target, mode=mode))
+@given(
+    size,
+    st.sampled_from([(320, 320), (320, 256), (64, 416)]),
+    st.sampled_from(["letterbox", "stretch"]),
+    st.sampled_from([0, 32]),
+)
+def test_invert_undoes_apply(image: tuple[int, int], target: tuple[int, int], mode: str, step: int) -> None:
+    record = Letterbox.fit(image, Preprocess(target, mode=mode), step)
     h, w = image
     boxes = torch.tensor([[0.0, 0.0, w, h], [w * 0.1, h * 0.3, w * 0.55, h * 0.9]])
     mapped = record.apply(boxes)
@@ -28,6 +33,26 @@ def test_letterbox_by_hand() -> None:
     assert (record.content, record.pad_y, record.pad_x) == ((240, 320), 40, 0)
     assert record.apply(torch.tensor([[100.0, 200.0, 300.0, 400.0]])).tolist() == [[50, 140, 150, 240]]
     assert record.invert(torch.tensor([[50.0, 140.0, 150.0, 240.0]])).tolist() == [[100, 200, 300, 400]]
+
+
+def test_only_what_the_cells_need_is_padded() -> None:
+    """The same picture for cells of 32 px: 8 rows above and below in place of 40, and the same scale."""
+    preprocess = Preprocess((320, 320))
+    record = Letterbox.fit((480, 640), preprocess, step=32)
+    assert (record.content, record.input, record.pad_y, record.pad_x) == ((240, 320), (256, 320), 8, 0)
+    assert record.pixels(np.zeros((480, 640, 3), np.uint8)).shape == (256, 320, 3)
+    assert record.apply(torch.tensor([[100.0, 200.0, 300.0, 400.0]])).tolist() == [[50, 108, 150, 208]]
+    assert Letterbox.fit((480, 640), Preprocess((320, 320), mode="stretch"), step=32).input == (320, 320)
+
+
+@given(size, st.sampled_from([(320, 320), (320, 256), (64, 416)]))
+def test_the_padding_is_less_than_a_cell(image: tuple[int, int], target: tuple[int, int]) -> None:
+    whole, record = Letterbox.fit(image, Preprocess(target)), Letterbox.fit(image, Preprocess(target), step=32)
+    assert record.content == whole.content
+    for side, content, most in zip(record.input, record.content, target, strict=True):
+        assert side % 32 == 0
+        assert content <= side <= most
+        assert side - content < 32
 
 
 def test_stretch_by_hand() -> None:

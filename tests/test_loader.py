@@ -1,5 +1,7 @@
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from yolite.data.images import ImageError
 from yolite.data.loader import EpochSampler, PlainSet, TrainLoader, plain_batches
 from yolite.data.pictures import Pictures
 from yolite.data.transforms import Augment
+from yolite.geometry import Letterbox
 from yolite.reading import build_dataset
 from yolite.structures import Batch, Preprocess
 
@@ -80,9 +83,22 @@ def test_plain_pictures_are_letterboxed_in_order(shapes: Path) -> None:
     torch.testing.assert_close(first.targets.boxes[first.targets.image == 0], wanted)
 
 
-def test_an_unreadable_picture_is_reported(shapes: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_pictures_of_one_input_size_make_a_batch(shapes: Path) -> None:
+    made = pictures(shapes, cache=False)
+    sizes = {2: (60, 100), 7: (60, 100), 9: (100, 30)}  # (H, W) as the labels state them, on an input of 96x96
+    made.samples = [replace(s, size=sizes.get(i, (96, 96))) for i, s in enumerate(made.samples)]
+    made.read = lambda i: (np.zeros((*Letterbox.fit(made.samples[i].size, made.preprocess).content, 3), np.uint8),
+                           {"decode": 0.0, "preprocess": 0.0})  # type: ignore[method-assign] # fmt: skip
+    batches = [batch for batch, _ in plain_batches(made, 8, lambda *_: None, range(1, 11), step=32)]
+    assert [(b.indices, tuple(b.images.shape)) for b in batches] == [
+        ((2, 7), (2, 3, 64, 96)),
+        ((9,), (1, 3, 96, 32)),
+        ((1, 3, 4, 5, 6, 8, 10), (7, 3, 96, 96)),
+    ]
+    assert [box.input for b in batches for box in b.letterboxes] == [(64, 96)] * 2 + [(96, 32)] + [(96, 96)] * 7
 
+
+def test_an_unreadable_picture_is_reported(shapes: Path, tmp_path: Path) -> None:
     made = pictures(shapes, cache=False)
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"x")

@@ -235,9 +235,12 @@ def test_the_command_line_and_evaluation_give_the_same_boxes(
     model = open_model(path, torch.device("cpu"))
     inference = Inference(model.network, model.preprocess)
     limits = Thresholds(LOW["conf"], 0.5, int(LOW["max_det"]), best_class=True)
-    batches = plain_batches(Pictures(samples, model.preprocess), 4, lambda *_: None)
-    found = [d for batch, _ in batches for d in inference(batch.images, batch.letterboxes, limits)]
-    for detections, expected in zip(found, alone, strict=True):
+    found = {}
+    for batch, _ in plain_batches(Pictures(samples, model.preprocess), 4, lambda *_: None, step=inference.step):
+        found.update(zip(batch.indices, inference(batch.images, batch.letterboxes, limits), strict=True))
+    assert len(found) == len(alone)
+    for place, expected in enumerate(alone):
+        detections = found[place]
         assert torch.equal(detections.boxes, expected.boxes)
         assert torch.equal(detections.scores, expected.scores)
 

@@ -185,13 +185,15 @@ def test_pictures_that_wait_together_go_together() -> None:
     """Four wait while the network is busy: one batch for them, each cut at its own threshold; an error reaches all."""
     import torch
 
+    from yolite.geometry import Letterbox
     from yolite.serving.batcher import Batcher
     from yolite.structures import Detections, Preprocess
 
     free, started, sizes = Event(), Event(), []
 
     class Slow:
-        preprocess = Preprocess((32, 32))
+        def letterbox(self, size):
+            return Letterbox.fit(size, Preprocess((32, 32)), 32)
 
         def __call__(self, images, letterboxes, limits):
             sizes.append((len(images), round(limits.conf, 3)))

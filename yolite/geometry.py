@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -49,8 +50,15 @@ class Letterbox:
     pad_value: int
 
     @classmethod
-    def fit(cls, image: Size, preprocess: Preprocess) -> Letterbox:
-        """Build the record for an image of size ``image`` (H, W)."""
+    def fit(cls, image: Size, preprocess: Preprocess, step: int = 0) -> Letterbox:
+        """Build the record for an image of size ``image`` (H, W).
+
+        Args:
+            image: (H, W) in px.
+            preprocess: How pictures become network input.
+            step: Pad the content only to the next multiples of so many px, not to all of ``preprocess.size``: rows of
+                grey cost as much as rows of picture. 0: to all of it.
+        """
         height, width = preprocess.size
         if preprocess.mode == "stretch":
             return cls(image, preprocess.size, preprocess.size, 0, 0, preprocess.pad)
@@ -59,8 +67,11 @@ class Letterbox:
             min(height, max(1, round(image[0] * ratio))),
             min(width, max(1, round(image[1] * ratio))),
         )
+        if step:
+            height = min(height, math.ceil(content[0] / step) * step)
+            width = min(width, math.ceil(content[1] / step) * step)
         pad_y, pad_x = (height - content[0]) // 2, (width - content[1]) // 2
-        return cls(image, content, preprocess.size, pad_y, pad_x, preprocess.pad)
+        return cls(image, content, (height, width), pad_y, pad_x, preprocess.pad)
 
     @property
     def scale_y(self) -> float:

@@ -8,7 +8,7 @@ stays the same code.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +33,11 @@ class Network(Protocol):
     @property
     def device(self) -> torch.device:
         """Where its input is to lie (and where normalisation, decoding and NMS run)."""
+        ...
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it takes inputs of one size alone: its head is fully connected."""
         ...
 
     def __call__(self, images: Tensor) -> Sequence[Tensor]:
@@ -60,6 +65,11 @@ class TorchNetwork:
         """How each raw map is to be read."""
         return self.detector.specs
 
+    @property
+    def fixed(self) -> bool:
+        """Whether it takes inputs of one size alone."""
+        return self.detector.fixed_size is not None
+
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Return the raw maps of normalised images [B, 3, H, W]."""
         parts = images.split(1) if self.alone else (images,)
@@ -78,7 +88,6 @@ class Model:
         config: The settings of its training.
         mirrors: Whether it was trained with mirrored pictures (digits and letters are not mirrored): test-time
             augmentation asks.
-        fixed: Whether it takes ``preprocess.size`` alone (some exported files).
     """
 
     network: Network
@@ -86,7 +95,6 @@ class Model:
     names: list[str]
     config: dict[str, Any]
     mirrors: bool = True
-    fixed: bool = False
 
 
 def check_input(detector: Detector, size: Size) -> None:
@@ -112,6 +120,8 @@ class Inference:
         UserError: its input size is fixed to another than that of ``preprocess``.
 
     Attributes:
+        step: Pictures are padded to multiples of so many px, those of the coarsest cells; 0: to the one size that the
+            network takes.
         seconds: Spent on ``preprocess`` (normalisation), ``forward`` and ``postprocess`` so far.
     """
 
@@ -121,6 +131,7 @@ class Inference:
         self.network = network
         self.preprocess = preprocess
         self.device = network.device
+        self.step = 0 if network.fixed else max(spec.stride for spec in network.specs)
         self.seconds = {"preprocess": 0.0, "forward": 0.0, "postprocess": 0.0}
 
     @property
@@ -138,6 +149,10 @@ class Inference:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+    def letterbox(self, image: Size) -> Letterbox:
+        """Return how a picture of this size (H, W) becomes input here."""
+        return Letterbox.fit(image, self.preprocess, self.step)
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -159,14 +174,37 @@ class Inference:
         return found
 
     @torch.inference_mode()
-    def candidates(self, images: Tensor, letterboxes: Sequence[Letterbox], limits: Thresholds) -> list[Detections]:
-        """Detect on letterboxed uint8 images [B, 3, H, W] without NMS: on views of one picture, merged later."""
-        maps = self.forward(images)
-        start = self._now()
-        found = unsuppressed(maps, self.network.specs, letterboxes, limits)
-        self.seconds["postprocess"] += self._now() - start
-        return found
+    def candidates(
+        self, images: Tensor | Sequence[Tensor], letterboxes: Sequence[Letterbox], limits: Thresholds
+    ) -> list[Detections]:
+        """Detect on letterboxed uint8 images [3, H, W] without NMS: on views of one picture, merged later."""
 
-    def __call__(self, images: Tensor, letterboxes: Sequence[Letterbox], limits: Thresholds) -> list[Detections]:
-        """Detect on letterboxed uint8 images [B, 3, H, W]."""
-        return self.finish(self.forward(images), letterboxes, limits)
+        def end(maps: list[Tensor], own: list[Letterbox]) -> list[Detections]:
+            start = self._now()
+            found = unsuppressed(maps, self.network.specs, own, limits)
+            self.seconds["postprocess"] += self._now() - start
+            return found
+
+        return self._by_size(images, letterboxes, end)
+
+    def __call__(
+        self, images: Tensor | Sequence[Tensor], letterboxes: Sequence[Letterbox], limits: Thresholds
+    ) -> list[Detections]:
+        """Detect on letterboxed uint8 images [3, H, W] of any sizes; [B, 3, H, W] is taken too."""
+        return self._by_size(images, letterboxes, lambda maps, own: self.finish(maps, own, limits))
+
+    def _by_size(
+        self,
+        images: Tensor | Sequence[Tensor],
+        letterboxes: Sequence[Letterbox],
+        end: Callable[[list[Tensor], list[Letterbox]], list[Detections]],
+    ) -> list[Detections]:
+        """Send images of one size through the network together, and return what ``end`` makes of the maps, in order."""
+        places: dict[Size, list[int]] = {}
+        for place, letterbox in enumerate(letterboxes):
+            places.setdefault(letterbox.input, []).append(place)
+        found: dict[int, Detections] = {}
+        for own in places.values():
+            maps = self.forward(torch.stack([images[i] for i in own]))
+            found.update(zip(own, end(maps, [letterboxes[i] for i in own]), strict=True))
+        return [found[place] for place in range(len(letterboxes))]

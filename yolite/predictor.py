@@ -17,14 +17,13 @@ import torch
 
 from yolite.defaults import CONF, IOU, MAX_DET, NMS, OVERLAP
 from yolite.errors import UserError, nearest
-from yolite.geometry import Letterbox
 from yolite.inference import Inference, Model
 from yolite.nms import Method
 from yolite.postprocess import Thresholds
 from yolite.result import Result
 from yolite.sources import Picture, items_of, read_items
 from yolite.structures import Detections, Size
-from yolite.views import View, merge, views
+from yolite.views import merge, views
 from yolite.weights import choose_device, open_model
 
 
@@ -54,7 +53,7 @@ class Predictor:
         self.names = model.names
         self.preprocess = model.preprocess
         self.inference = Inference(model.network, model.preprocess)
-        self._mirrors, self._fixed = model.mirrors, model.fixed
+        self._mirrors = model.mirrors
 
     def predict(
         self,
@@ -101,7 +100,7 @@ class Predictor:
                 raise UserError(f"{name} {value} is out of range: see the documentation of predict")
         if nms not in NMS:
             raise UserError(f"nms {nms!r} is not known{nearest(nms, NMS)}: give {', '.join(NMS)}")
-        if tta and self._fixed:
+        if tta and self.inference.network.fixed:
             height, width = self.preprocess.size
             raise UserError(f"tta looks in several sizes, but these weights take {height}x{width} alone: leave it out")
         limits = Thresholds(conf, iou, max_det, best_class=True, nms=nms)
@@ -117,11 +116,9 @@ class Predictor:
         """Detect on ``batch`` pictures at once; those that could not be read take no place in it."""
         while group := list(islice(pictures, batch)):
             images = [p.image for p in group if p.image is not None]
-            boxes = [Letterbox.fit((i.shape[0], i.shape[1]), self.preprocess) for i in images]
-            found: Iterator[Detections] = iter(())
-            if images:
-                pixels = [_input(box.pixels(i)) for box, i in zip(boxes, images, strict=True)]
-                found = iter(self.inference(torch.stack(pixels), boxes, limits))
+            boxes = [self.inference.letterbox((i.shape[0], i.shape[1])) for i in images]
+            pixels = [_input(box.pixels(i)) for box, i in zip(boxes, images, strict=True)]
+            found = iter(self.inference(pixels, boxes, limits))
             for picture in group:
                 yield self._result(picture, next(found) if picture.image is not None else None)
 
@@ -132,11 +129,11 @@ class Predictor:
         if picture.image is None:
             return self._result(picture, None)
         size = (picture.image.shape[0], picture.image.shape[1])
-        stride = max(spec.stride for spec in self.inference.network.specs)
-        plan = views(size, self.preprocess, stride, tile, overlap, tta, self._mirrors)
+        plan = views(size, self.preprocess, self.inference.step, tile, overlap, tta, self._mirrors)
         found: list[Detections] = []
-        for group in _alike(plan, batch):
-            pixels = torch.stack([_input(view.pixels(picture.image)) for view in group])
+        for at in range(0, len(plan), batch):
+            group = plan[at : at + batch]
+            pixels = [_input(view.pixels(picture.image)) for view in group]
             shown = self.inference.candidates(pixels, [view.letterbox for view in group], limits)
             found += [view.back(one, size) for view, one in zip(group, shown, strict=True)]
         return self._result(picture, merge(found, plan, limits))
@@ -154,15 +151,3 @@ class Predictor:
 def _input(pixels: Any) -> torch.Tensor:
     """Return network input [3, H, W] uint8 of pixels [H, W, 3]."""
     return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _alike(plan: Sequence[View], batch: int) -> Iterator[list[View]]:
-    """Part views, in order, into groups of at most ``batch`` with one input size."""
-    group: list[View] = []
-    for view in plan:
-        if group and (len(group) == batch or view.letterbox.input != group[0].letterbox.input):
-            yield group
-            group = []
-        group.append(view)
-    if group:
-        yield group

@@ -76,14 +76,14 @@ def starts(length: int, tile: int, overlap: float) -> list[int]:
 
 
 def views(
-    size: Size, preprocess: Preprocess, stride: int, tile: bool, overlap: float, tta: bool, mirrors: bool
+    size: Size, preprocess: Preprocess, step: int, tile: bool, overlap: float, tta: bool, mirrors: bool
 ) -> list[View]:
     """Plan the looks at a picture.
 
     Args:
         size: (H, W) of the picture.
         preprocess: How network input is made.
-        stride: Input sides must be multiples of it.
+        step: Input sides are padded to multiples of it (`Letterbox.fit`); 0: the input has one size, and no ``tta``.
         tile: Look at tiles of the input's size, at full resolution, besides the whole picture.
         overlap: Least share of a tile's side that neighbours have in common.
         tta: Look at each in several sizes, and mirrored.
@@ -98,11 +98,13 @@ def views(
     looks = [(scale, mirror and mirrors) for scale, mirror in SCALES] if tta else [SCALES[0]]
     out = []
     for scale, mirror in dict.fromkeys(looks):
-        sides = [max(stride, round(side * scale / stride) * stride) for side in preprocess.size]
-        sized = preprocess if scale == 1 else replace(preprocess, size=(sides[0], sides[1]))
+        sized = preprocess
+        if scale != 1:
+            height, width = (max(step, round(side * scale / step) * step) for side in preprocess.size)
+            sized = replace(preprocess, size=(height, width))
         for i, window in enumerate(windows):
             part = (window[3] - window[1], window[2] - window[0])
-            out.append(View(window, Letterbox.fit(part, sized), mirror, i == 0))
+            out.append(View(window, Letterbox.fit(part, sized, step), mirror, i == 0))
     return out
 
 

@@ -47,10 +47,9 @@ def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = N
     if imgsz and any(side < 1 or side % stride for side in imgsz):
         raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} needs multiples of {stride}: give such a size")
     preprocess = restore_preprocess(content)
-    fixed = bool(content.get("export", {}).get("fixed"))
-    if fixed and imgsz and imgsz != preprocess.size:
+    if network.fixed and imgsz and imgsz != preprocess.size:
         raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} takes {preprocess.size[0]}x{preprocess.size[1]} alone")
     hflip = (content["config"].get("augment") or {}).get("hflip")
     mirrors = hflip is None or hflip == "auto" or hflip > 0  # a network from elsewhere does not say
     preprocess = replace(preprocess, size=imgsz) if imgsz else preprocess
-    return Model(network, preprocess, content["names"], content["config"], mirrors, fixed)
+    return Model(network, preprocess, content["names"], content["config"], mirrors)

@@ -20,7 +20,7 @@ from yolite.console import Console
 from yolite.errors import UserError
 from yolite.export.about import to_text
 from yolite.export.extras import need_onnx, need_openvino
-from yolite.export.graph import Readable, trace
+from yolite.export.graph import Readable, fixed_size, trace
 from yolite.export.measure import STEPS, Job, measure
 from yolite.export.runtimes import RUNTIMES, open_exported
 from yolite.export.write import to_onnx, write_onnx, write_openvino
@@ -54,7 +54,7 @@ def _exported(content: Mapping[str, Any], suffixes: Sequence[str], folder: Path)
     if not suffixes:
         return {}
     model = Readable(fused(restore_detector(content)))
-    text = to_text(content, {"outputs": model.outputs})
+    text = to_text(content, {"outputs": model.outputs, "fixed": fixed_size(model.detector) is not None})
     proto = to_onnx(trace(model), model)
     write = {".onnx": write_onnx, ".xml": write_openvino}
     paths = {suffix: folder / f"bench{suffix}" for suffix in suffixes}
@@ -136,13 +136,15 @@ def bench_weights(
             progress(done, len(jobs))
             on = device if variant or file == path else torch.device("cpu")
             row = _measured(Job(str(file), variant, str(on), size, [str(p) for p in pictures], torch.get_num_threads()))
+            gflops = flops * row["area"] / (size[0] * size[1]) / 1e9
             rows.append({"backend": f"{name}{f' ({on})' * (on.type != 'cpu')}", **row,
-                         "gflops_per_second": flops / row["forward_p50_ms"] / 1e6})  # fmt: skip
+                         "gflops_per_second": 1000 * gflops / row["forward_p50_ms"]})  # fmt: skip
     _show(rows, f"{weights}, input {size[0]}x{size[1]}", console)
     console.say(
-        f"{flops / 1e9:.2f} GFLOPs a picture (a multiply-add counts as 2); {torch.get_num_threads()} threads, "
-        f"{len(pictures)} pictures in turn, one at a time, each backend in a process of its own; p50 and p95 from the "
-        "file to the boxes, GFLOP/s of the forward pass alone, peak memory of the whole process"
+        f"{flops / 1e9:.2f} GFLOPs a picture that fills the input (a multiply-add counts as 2); "
+        f"{torch.get_num_threads()} threads, {len(pictures)} pictures in turn, one at a time, each backend in a "
+        "process of its own; p50 and p95 from the file to the boxes, GFLOP/s of the forward pass alone, peak memory "
+        "of the whole process"
     )
     if json:
         write_json(json, {"weights": weights, "size": list(size), "flops": flops, "threads": torch.get_num_threads(),

@@ -93,7 +93,8 @@ def _detect(
         bad.append(f"{sample.path}: {reason}")
 
     with console.track("evaluating") as progress:
-        batches = plain_batches(pictures, config.eval.batch, report, processes.share(range(len(pictures))))
+        share = processes.share(range(len(pictures)))
+        batches = plain_batches(pictures, config.eval.batch, report, share, inference.step)
         result, detections, reading = evaluate(batches, detect, data.samples, data.names, progress, processes)
     bad = [line for part in processes.gather(bad) for line in part]
     if bad:

@@ -9,7 +9,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +126,16 @@ class TrainSet(Dataset[Batch]):
 
 
 class PlainSet(Dataset[tuple[Batch, dict[str, float]]]):
-    """Letterboxed samples without augmentation, by index, with the seconds each step took."""
+    """Letterboxed samples without augmentation, by index, with the seconds each step took.
 
-    def __init__(self, pictures: Pictures) -> None:
+    Args:
+        pictures: What to read.
+        step: What they are padded to (`Letterbox.fit`).
+    """
+
+    def __init__(self, pictures: Pictures, step: int = 0) -> None:
         self.pictures = pictures
+        self.letterboxes = [Letterbox.fit(sample.size, pictures.preprocess, step) for sample in pictures.samples]
 
     def __getitem__(self, index: int) -> tuple[Batch, dict[str, float]]:
         """Return one letterboxed picture as a batch of one.
@@ -139,7 +145,7 @@ class PlainSet(Dataset[tuple[Batch, dict[str, float]]]):
         """
         image, seconds = self.pictures.read(index)
         start = time.perf_counter()
-        letterbox, sample = self.pictures.letterboxes[index], self.pictures.samples[index]
+        letterbox, sample = self.letterboxes[index], self.pictures.samples[index]
         padded = letterbox.pad(image)
         seconds["preprocess"] += time.perf_counter() - start
         return _item(padded, letterbox.apply(sample.boxes), sample.labels, sample.ignore, index, letterbox)[0], seconds
@@ -278,29 +284,33 @@ class TrainLoader:
 
 
 def plain_batches(
-    pictures: Pictures, batch: int, on_error: Callable[[Sample, str], None], indices: Sequence[int] | None = None
-) -> Iterator[tuple[Batch, dict[str, float]]]:
-    """Yield letterboxed batches in order, with the seconds spent; unreadable images are reported and left out.
+    pictures: Pictures, batch: int, on_error: Callable[[Sample, str], None], indices: Iterable[int] | None = None,
+    step: int = 0,
+) -> Iterator[tuple[Batch, dict[str, float]]]:  # fmt: skip
+    """Yield letterboxed batches, with the seconds spent; unreadable images are reported and left out.
+
+    Images of one input size make up a batch: they come by size, and in order within each.
 
     Args:
         pictures: What to read.
         batch: Images at once.
         on_error: Called with each image that cannot be read, and why.
         indices: Those to read; None: all.
+        step: What they are padded to (`Letterbox.fit`).
     """
-    data = PlainSet(pictures)
+    data = PlainSet(pictures, step)
     items: list[Batch] = []
     spent = {"decode": 0.0, "preprocess": 0.0}
-    for index in range(len(data)) if indices is None else indices:
+    for index in sorted(range(len(data)) if indices is None else indices, key=lambda i: data.letterboxes[i].input):
         try:
             item, seconds = data[index]
         except ImageError as error:
             on_error(pictures.samples[index], str(error))
             continue
-        items.append(item)
-        spent = {name: spent[name] + seconds[name] for name in spent}
-        if len(items) == batch:
+        if items and (len(items) == batch or item.images.shape != items[0].images.shape):
             yield collate(items), spent
             items, spent = [], dict.fromkeys(spent, 0.0)
+        items.append(item)
+        spent = {name: spent[name] + seconds[name] for name in spent}
     if items:
         yield collate(items), spent

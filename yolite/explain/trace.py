@@ -143,7 +143,7 @@ def follow(inference: Inference, image: Image, limits: Thresholds) -> Trace:
     Raises:
         AssertionError: what is told of NMS is not what NMS did.
     """
-    letterbox = Letterbox.fit((image.shape[0], image.shape[1]), inference.preprocess)
+    letterbox = inference.letterbox((image.shape[0], image.shape[1]))
     pixels = letterbox.pixels(image)
     outputs: dict[int, Tensor] = {}
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from yolite.data.images import read_image
 from yolite.defaults import CONF, IOU, MAX_DET
-from yolite.geometry import Letterbox
 from yolite.inference import Inference, TorchNetwork
 from yolite.postprocess import Thresholds
 from yolite.structures import Size
@@ -79,7 +78,7 @@ def _peak_mib(device: torch.device) -> float:
 
 
 def _rounds(inference: Inference, pictures: list[str]) -> Iterator[dict[str, float]]:
-    """Yield the seconds of each step, picture by picture, for ever."""
+    """Yield the seconds of each step, and the area of the input in px, picture by picture, for ever."""
     limits = Thresholds(CONF, IOU, MAX_DET, best_class=True)
     while True:
         for path in pictures:
@@ -87,13 +86,14 @@ def _rounds(inference: Inference, pictures: list[str]) -> Iterator[dict[str, flo
             start = time.perf_counter()
             image = read_image(Path(path))
             decoded = time.perf_counter()
-            letterbox = Letterbox.fit((image.shape[0], image.shape[1]), inference.preprocess)
+            letterbox = inference.letterbox((image.shape[0], image.shape[1]))
             pixels = torch.from_numpy(letterbox.pixels(image)).permute(2, 0, 1)[None]
             ready = time.perf_counter()
             inference(pixels, [letterbox], limits)
             spent = {step: inference.seconds[step] - before[step] for step in before}
             spent["preprocess"] += ready - decoded
-            yield {"decode": decoded - start, **spent, "all": time.perf_counter() - start}
+            area = letterbox.input[0] * letterbox.input[1]
+            yield {"decode": decoded - start, **spent, "all": time.perf_counter() - start, "area": area}
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def measure(job: Job) -> dict[str, Any]:
 
     Returns:
         p50_ms and p95_ms from the file to the boxes, forward_p50_ms, images_per_second, the share of each step,
-        peak_mib, and on how many pictures.
+        peak_mib, the mean area of the inputs in px, and on how many pictures.
     """
     torch.set_num_threads(job.threads)
     device = torch.device(job.device)
@@ -122,5 +122,5 @@ def measure(job: Job) -> dict[str, Any]:
         "p50_ms": float(np.percentile(whole, 50)), "p95_ms": float(np.percentile(whole, 95)),
         "forward_p50_ms": float(np.percentile(forward, 50)), "images_per_second": 1000 / float(whole.mean()),
         "share": {step: total[step] / sum(total.values()) for step in STEPS}, "peak_mib": _peak_mib(device),
-        "pictures": len(rows),
+        "area": sum(row["area"] for row in rows) / len(rows), "pictures": len(rows),
     }  # fmt: skip

@@ -24,11 +24,14 @@ class Exported:
     Args:
         specs: How each raw map is to be read.
         device: Where its input is to lie.
+        fixed: Whether it takes inputs of one size alone.
         run: [B, 3, H, W] float32 on ``device`` → the raw maps, there.
     """
 
-    def __init__(self, specs: tuple[HeadSpec, ...], device: torch.device, run: Callable[[Tensor], list[Tensor]]):
-        self.specs, self.device, self._run = specs, device, run
+    def __init__(
+        self, specs: tuple[HeadSpec, ...], device: torch.device, fixed: bool, run: Callable[[Tensor], list[Tensor]]
+    ) -> None:
+        self.specs, self.device, self.fixed, self._run = specs, device, fixed, run
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Return the raw maps of normalised images [B, 3, H, W]."""
@@ -164,4 +167,4 @@ def open_exported(path: Path, device: torch.device, outputs: Outputs = raw_outpu
     if not path.is_file():
         raise UserError(f"weights {path} do not exist: give a checkpoint, a run folder or an exported file")
     about, run = RUNTIMES[path.suffix](path, device, outputs)
-    return about, Exported(restore_specs(about), device, run)
+    return about, Exported(restore_specs(about), device, bool(about["export"].get("fixed")), run)

@@ -52,7 +52,7 @@ class Batcher:
 
     def submit(self, image: Image, conf: float) -> Future[Detections]:
         """Ask for the boxes of a picture [H, W, 3] uint8 RGB that score above ``conf``."""
-        letterbox = Letterbox.fit((image.shape[0], image.shape[1]), self.inference.preprocess)
+        letterbox = self.inference.letterbox((image.shape[0], image.shape[1]))
         waiting = _Waiting(torch.from_numpy(letterbox.pixels(image)).permute(2, 0, 1), letterbox, conf)
         self._waiting.put(waiting)
         return waiting.answer
@@ -93,7 +93,7 @@ class Batcher:
         With hard NMS a box is only ever dropped by a better one, so cutting after NMS is the same as cutting before.
         """
         limits = Thresholds(min(one.conf for one in batch), self.iou, self.max_det, best_class=True)
-        found = self.inference(torch.stack([one.pixels for one in batch]), [one.letterbox for one in batch], limits)
+        found = self.inference([one.pixels for one in batch], [one.letterbox for one in batch], limits)
         self.batches, self.pictures = self.batches + 1, self.pictures + len(batch)
         return [boxes[boxes.scores > one.conf] for one, boxes in zip(batch, found, strict=True)]
 
