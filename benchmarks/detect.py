@@ -14,9 +14,9 @@ on BCCD for the same few epochs, so that there are boxes:
 Three ways: ``warm 1`` and ``warm 16`` are the Python APIs with batches of 1 and 16, from files to boxes, after one
 round that is not counted; ``program`` is the command line from start to end, pictures with boxes written. The peer's
 predict leaves one processor unused; its Python API is told to use all (its command line cannot be told). By itself it
-pads a picture only to the next multiple of 32 px (``rect``), which is less work but gives other boxes in a batch
-than alone; that is measured too, and marked. Both tools take turns, three rounds; the median is printed. Time it on an
-otherwise idle machine. A finished row lies in benchmarks/results/detect.json and is not run again.
+pads a picture only to the next multiple of 32 px (``rect``, marked), as yolite does since 2026-11-22: the rows of
+before padded to the whole input, as the peer's others do. Both tools take turns, three rounds; the median is printed.
+Time it on an otherwise idle machine. A finished row lies in benchmarks/results/detect.json and is not run again.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ def timed(detect: Callable[[list[str]], int], pictures: list[str]) -> dict[str, 
     return {"seconds": time.perf_counter() - start, "boxes": boxes}
 
 
-def ours(weights: str, pictures: list[str], batch: int, size: int = SIZE) -> dict[str, Any]:
+def ours(weights: str, pictures: list[str], batch: int, size: int = SIZE, half: bool = False) -> dict[str, Any]:
     """Measure yolite's Predictor."""
     import torch
 
     from yolite import Predictor
 
-    predictor = Predictor(weights, "cpu", (size, size))
+    predictor = Predictor(weights, "cpu", (size, size), half)
 
     def detect(paths: list[str]) -> int:
         results = predictor.predict(paths, CONF, IOU, MOST, batch)

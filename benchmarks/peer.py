@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -81,12 +82,14 @@ class Bench:
         python: That of the peer's environment; None: yolite alone.
         driver: The peer's driver.
         threads: Of each training and of each measurement.
+        keep: Folder for the trained weights; None: they are thrown away.
     """
 
     results: Path
     python: Path | None
     driver: Path
     threads: int
+    keep: Path | None = None
 
     def todo(self, jobs: Sequence[Row]) -> list[Row]:
         """Return the jobs that have no row yet and can be run."""
@@ -110,6 +113,10 @@ class Bench:
             row = self._ours(job, copy, folder / "run") if own else self._theirs(job, copy, folder)
             weights = folder / "run" if own else next(folder.rglob("best.pt"))
             more = self._speed(own, weights, copy, job["imgsz"]) if cost else {}
+            if self.keep:
+                kept = self.keep / "-".join(str(job[name]) for name in ("data", "model", "epochs", "seed"))
+                kept.mkdir(parents=True, exist_ok=True)
+                shutil.copy(weights / "best.ckpt" if own else weights, kept)
         curve = {"curve": row.pop("curve")}
         add(self.results, {**job, **row, **about, **more, **curve})
 
@@ -180,6 +187,7 @@ def arguments(doc: str | None, results: Path, batch: int = BATCH) -> argparse.Ar
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--results", type=Path, default=results, help="file of the rows")
+    parser.add_argument("--keep", type=Path, help="folder for the trained weights (speed_accuracy.py reads them)")
     parser.add_argument("--print", action="store_true", dest="table", help="print the table of the rows, run nothing")
     return parser
 
@@ -193,4 +201,4 @@ def bench(given: argparse.Namespace) -> Bench:
     for path in (given.peer, given.driver) if given.peer else ():
         if not path.exists():
             raise SystemExit(f"{path} does not exist: give --peer PYTHON and --driver FILE")
-    return Bench(given.results, given.peer, given.driver.resolve(), given.threads)
+    return Bench(given.results, given.peer, given.driver.resolve(), given.threads, given.keep)

@@ -66,9 +66,10 @@ def by_evaluation(weights: Path, paths: list[Path], batch: int) -> Rows:
     samples = [Sample(path, image_size(path), torch.zeros(0, 4), none.long(), none.bool(), none, none.bool(), 0)
                for path in paths]  # fmt: skip
     inference, limits = Inference(model.network, model.preprocess), Thresholds(CONF, IOU, MAX_DET, best_class=True)
-    batches = plain_batches(Pictures(samples, model.preprocess), batch, lambda *_: None)
-    found = [d for data, _ in batches for d in inference(data.images, data.letterboxes, limits)]
-    return [(d.boxes, d.scores, d.labels) for d in found]
+    found = {}
+    for data, _ in plain_batches(Pictures(samples, model.preprocess), batch, lambda *_: None, step=inference.step):
+        found.update(zip(data.indices, inference(data.images, data.letterboxes, limits), strict=True))
+    return [(d.boxes, d.scores, d.labels) for _, d in sorted(found.items())]
 
 
 def rounded(rows: Rows) -> Rows:

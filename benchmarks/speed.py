@@ -2,11 +2,11 @@
 
     PYTHON benchmarks/speed.py TOOL WEIGHTS FOLDER SIZE THREADS
 
-TOOL is yolite or ultralytics, PYTHON that of its environment. It prints one line of JSON; train_vs_peer.py calls it for
-each row. The same code times both. The forward pass: one random picture of 320x320 and of 640x640 px, float32,
-channels_last, batch norm fused, boxes decoded, no NMS. Predict: the Python API from the files of FOLDER to boxes at
-SIZE px, as benchmarks/detect.py has it, the peer in its own default (``rect``: a picture is padded to the next 32 px
-only).
+TOOL is yolite, yolite-half (--half) or ultralytics, PYTHON that of its environment. It prints one line of JSON;
+train_vs_peer.py and speed_accuracy.py call it for each row. The same code times both. The forward pass: one random
+picture of 320x320 and of 640x640 px, float32 for all, channels_last, batch norm fused, boxes decoded, no NMS. Predict:
+the Python API from the files of FOLDER to boxes at SIZE px, as benchmarks/detect.py has it, each tool as it is by
+default (both pad a picture to the next 32 px).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def readable(tool: str, weights: str) -> tuple[Callable[[Any], Any], int]:
     import torch
 
     network: torch.nn.Module
-    if tool == "yolite":
+    if tool != "ultralytics":
         from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
         from yolite.export.graph import Readable
         from yolite.models.detector import fused
@@ -67,7 +67,10 @@ def predict_rate(tool: str, weights: str, pictures: list[str], batch: int, size:
     """Return images a second, warm."""
     from detect import ours, theirs
 
-    row = ours(weights, pictures, batch, size) if tool == "yolite" else theirs(weights, pictures, batch, True, size)
+    if tool == "ultralytics":
+        row = theirs(weights, pictures, batch, True, size)
+    else:
+        row = ours(weights, pictures, batch, size, tool == "yolite-half")
     return round(len(pictures) / row["seconds"], 1)
 
 

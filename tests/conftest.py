@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 # A busy machine is no failure: examples have no time limit of their own.
 hypothesis.settings.register_profile("yolite", deadline=None)
 hypothesis.settings.load_profile("yolite")

@@ -19,7 +19,7 @@ from PIL import Image as PillowImage
 from tests.squares import square_model, squares
 from tests.test_checkpoint import content
 from tests.test_cli import weights  # noqa: F401 - a fixture
-from yolite import Predictor
+from yolite import Predictor, devices
 from yolite.checkpoint import save_checkpoint
 from yolite.data.images import write_image
 from yolite.data.loader import plain_batches
@@ -243,6 +243,33 @@ def test_the_command_line_and_evaluation_give_the_same_boxes(
         detections = found[place]
         assert torch.equal(detections.boxes, expected.boxes)
         assert torch.equal(detections.scores, expected.scores)
+
+
+def test_half_precision_gives_nearly_the_same(
+    noisy: tuple[Path, list[np.ndarray], list[Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The raw maps, float32 again, within a few times the 2^-8 of bf16 (emulated where the processor has none)."""
+    path, pictures, _ = noisy
+    monkeypatch.setattr(devices, "choose_precision", lambda device: ("bf16", "told so"))
+    half, whole = Predictor(path, half=True), Predictor(path)
+    assert {p.dtype for p in half.inference.detector.parameters()} == {torch.bfloat16}
+    images = torch.from_numpy(np.stack([p for p in pictures if p.shape == (64, 64, 3)])).permute(0, 3, 1, 2)
+    pairs = zip(half.inference.forward(images), whole.inference.forward(images), strict=True)
+    for mine, wanted in pairs:
+        assert mine.dtype == torch.float32
+        assert 0 < (mine - wanted).abs().max() < 0.02 * wanted.abs().max()
+    assert sum(len(r.boxes) for r in half.predict(pictures, **LOW)) > 100
+
+
+def test_half_precision_is_refused_where_it_would_be_slower(
+    weights: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "choose_precision", lambda device: ("fp32", "no bf16 instructions"))
+    with pytest.raises(UserError, match="slower here, no bf16 instructions"):
+        Predictor(weights, half=True)
+    with pytest.raises(UserError, match="precision already"):
+        Predictor(square_model(), half=True)
 
 
 # ---- pictures that are none, or unusual ---------------------------------------------------------------------------

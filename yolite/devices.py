@@ -51,6 +51,22 @@ def choose_precision(device: torch.device) -> tuple[str, str]:
     return "fp32", f"no bf16 instructions are known on this processor ({platform.machine()})"
 
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""The precisions of 16 bits, by name."""
+
+
+def half_type(device: torch.device) -> torch.dtype:
+    """Return the 16-bit type that a device computes in.
+
+    Raises:
+        UserError: it has none that is faster than float32.
+    """
+    precision, reason = choose_precision(device)
+    if precision == "fp32":
+        raise UserError(f"half precision would be slower here, {reason}: leave it out")
+    return HALF[precision]
+
+
 def keep_memory() -> bool:
     """Have glibc keep freed memory for the next tensor instead of handing it back; return whether it was told.
 

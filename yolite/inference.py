@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from yolite.devices import half_type
 from yolite.errors import UserError
 from yolite.geometry import Letterbox
 from yolite.models.detector import Detector, fused
@@ -46,17 +47,22 @@ class Network(Protocol):
 
 
 class TorchNetwork:
-    """A `Network` that PyTorch runs: a detector fused for inference, float32.
+    """A `Network` that PyTorch runs: a detector fused for inference.
 
     Args:
         detector: A trained detector; it is copied, not changed.
         device: Where to run.
         alone: Whether each picture of a batch is computed by itself, so that its maps have the same bits in every batch
             (on a CPU the library picks other sums for a batch of one than for larger ones).
+        half: Whether to compute in 16 bits (`yolite.devices.half_type`) in place of float32; the maps are float32.
+
+    Raises:
+        UserError: the device has no 16-bit type.
     """
 
-    def __init__(self, detector: Detector, device: torch.device, alone: bool = False) -> None:
-        self.detector = fused(detector).to(device).to(memory_format=torch.channels_last)
+    def __init__(self, detector: Detector, device: torch.device, alone: bool = False, half: bool = False) -> None:
+        self.dtype = half_type(device) if half else torch.float32
+        self.detector = fused(detector).to(device, self.dtype).to(memory_format=torch.channels_last)
         self.device = device
         self.alone = alone
 
@@ -72,9 +78,10 @@ class TorchNetwork:
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Return the raw maps of normalised images [B, 3, H, W]."""
+        images = images.to(self.dtype)
         parts = images.split(1) if self.alone else (images,)
         found = [self.detector(part.contiguous(memory_format=torch.channels_last)) for part in parts]
-        return found[0] if len(found) == 1 else [torch.cat(level) for level in zip(*found, strict=True)]
+        return [torch.cat(level).float() for level in zip(*found, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -34,22 +34,25 @@ class Predictor:
         weights: A checkpoint, a run folder (its best), or a `Model` that is open already.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; an open model has its own.
         imgsz: Input (H, W) in px, multiples of the coarsest stride; None takes what it was trained at.
+        half: Compute a checkpoint in 16 bits (bf16, on older GPUs fp16): faster, and boxes move by about a px.
 
     Attributes:
         names: Class names; labels index them.
         preprocess: How pictures become network input.
 
     Raises:
-        UserError: the weights cannot be read, or the device does not exist.
+        UserError: the weights cannot be read, or the device does not exist or has no 16-bit type.
     """
 
-    def __init__(self, weights: str | Path | Model, device: str = "auto", imgsz: Size | None = None) -> None:
+    def __init__(
+        self, weights: str | Path | Model, device: str = "auto", imgsz: Size | None = None, half: bool = False
+    ) -> None:
         if isinstance(weights, Model):
-            if device != "auto" or imgsz is not None:
-                raise UserError("an open model has its device and input size already: leave both out")
+            if device != "auto" or imgsz is not None or half:
+                raise UserError("an open model has its device, input size and precision already: leave them out")
             model = weights
         else:
-            model = open_model(weights, choose_device(weights, device), imgsz)
+            model = open_model(weights, choose_device(weights, device), imgsz, half)
         self.names = model.names
         self.preprocess = model.preprocess
         self.inference = Inference(model.network, model.preprocess)

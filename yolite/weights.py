@@ -26,23 +26,26 @@ def choose_device(weights: str | Path, name: str, processes: Processes = ALONE) 
     return build_device("cpu" if name == "auto" and asks else name, processes)
 
 
-def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = None) -> Model:
+def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = None, half: bool = False) -> Model:
     """Open a checkpoint, a run folder's best one, or an exported file.
 
     Args:
         weights: File or run folder.
         device: Where to run.
         imgsz: Input (H, W) in px, multiples of the coarsest stride; None takes what it was trained at.
+        half: Compute a checkpoint in 16 bits.
 
     Raises:
         UserError: it cannot be read, or cannot be run at that size.
     """
     network: Network
     if Path(weights).suffix in RUNTIMES and not Path(weights).is_dir():
+        if half:
+            raise UserError(f"{weights} computes as it was exported: give half precision with a checkpoint alone")
         content, network = open_exported(Path(weights), device)
     else:
         content = load_checkpoint(find_weights(weights))
-        network = TorchNetwork(restore_detector(content), device, alone=device.type == "cpu")
+        network = TorchNetwork(restore_detector(content), device, alone=device.type == "cpu", half=half)
     stride = max(spec.stride for spec in network.specs)
     if imgsz and any(side < 1 or side % stride for side in imgsz):
         raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} needs multiples of {stride}: give such a size")

@@ -17,6 +17,7 @@ from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
 from yolite.commands.common import config_of_weights, settings_of_use
 from yolite.config import make_config
 from yolite.console import Console
+from yolite.devices import half_type
 from yolite.errors import UserError
 from yolite.export.about import to_text
 from yolite.export.extras import need_onnx, need_openvino
@@ -63,11 +64,19 @@ def _exported(content: Mapping[str, Any], suffixes: Sequence[str], folder: Path)
     return paths
 
 
-def _jobs(weights: Path, content: Mapping[str, Any], folder: Path, console: Console) -> list[tuple[str, str, Path]]:
+def _jobs(
+    weights: Path, content: Mapping[str, Any], device: torch.device, folder: Path, console: Console
+) -> list[tuple[str, str, Path]]:
     """Return what is measured: (name, variant of PyTorch or "", file)."""
     if weights.suffix in RUNTIMES:
         return [(f"{_RUNTIME[weights.suffix]} {content['export'].get('precision', 'fp32')}", "", weights)]
-    jobs = [(f"torch {name}", name, weights) for name in ("fp32", "fp32 channels_last", "bf16 channels_last")]
+    variants = ["fp32", "fp32 channels_last"]
+    try:
+        half_type(device)
+        variants.append("half")
+    except UserError as error:
+        console.say(f"torch half is not measured: {error}")
+    jobs = [(f"torch {name}", name, weights) for name in variants]
     console.say("exporting for the runtimes that are installed")
     files = _exported(content, _installed(console), folder)
     return jobs + [(f"{_RUNTIME[suffix]} fp32", "", path) for suffix, path in files.items()]
@@ -131,7 +140,7 @@ def bench_weights(
     size, rows = build_preprocess(config).size, []
     flops = _flops(path, content, size)
     with tempfile.TemporaryDirectory() as folder, console.track("measuring") as progress:
-        jobs = _jobs(path, content, Path(folder), console)
+        jobs = _jobs(path, content, device, Path(folder), console)
         for done, (name, variant, file) in enumerate(jobs):
             progress(done, len(jobs))
             on = device if variant or file == path else torch.device("cpu")

@@ -105,8 +105,8 @@ def _part(json: Path, rank: int) -> Path:
 
 
 def detect_sources(
-    sources: Sequence[str], weights: str, how: Mapping[str, Any], imgsz: Any, device: str, out: Path | None,
-    json: Path | None,
+    sources: Sequence[str], weights: str, how: Mapping[str, Any], imgsz: Any, device: str, half: bool,
+    out: Path | None, json: Path | None,
 ) -> None:  # fmt: skip
     """Detect on sources, write pictures and videos with boxes and the JSON, print one line each.
 
@@ -116,6 +116,7 @@ def detect_sources(
         how: Arguments of `Predictor.predict`.
         imgsz: As typed, or None.
         device: As typed.
+        half: Whether to compute in 16 bits.
         out: Folder for the pictures and videos; None: a free runs/detect-N.
         json: For pictures alone one JSON; with a video, or named .jsonl, a line for every picture or frame.
 
@@ -133,7 +134,7 @@ def detect_sources(
     folder = processes.from_main(out or free_run_folder(Path("runs"), "detect"))
     places = places_of(folder, items)
     _check_places(folder, items, places, json)
-    predictor = Predictor(weights, device, size)
+    predictor = Predictor(weights, device, size, half)
     folder.mkdir(parents=True, exist_ok=True)
     own = processes.share(items)
     lines = json is not None and (json.suffix == ".jsonl" or any(isinstance(item, Moving) for item in items))

@@ -37,8 +37,9 @@ Seconds = dict[str, float]
 
 
 def evaluate_weights(
-    weights: str, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None, report: Path | None
-) -> None:
+    weights: str, split: str, options: Mapping[str, Any], words: Sequence[str], json: Path | None, report: Path | None,
+    half: bool = False,
+) -> None:  # fmt: skip
     """Run a checkpoint over a split, print its metric and what there is to learn from it.
 
     Raises:
@@ -51,7 +52,9 @@ def evaluate_weights(
         raise UserError(f"--report tells of the training, which {weights} holds nothing of: give the checkpoint")
     processes = join()
     console = Console(quiet=not processes.main)
-    model = open_model(weights, build_device(make_config({"device": "auto"}, options, settings).device, processes))
+    model = open_model(
+        weights, build_device(make_config({"device": "auto"}, options, settings).device, processes), half=half
+    )
     config = replace_setting(config_of_weights(model.config, options, settings), "device", str(model.network.device))
     data = load_split(build_dataset(config, console), split, console)
     check_classes(model.names, data.names, weights, config.data.source, console)

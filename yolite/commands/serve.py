@@ -16,8 +16,8 @@ from yolite.weights import choose_device, open_model
 
 
 def serve_weights(
-    weights: str, host: str, port: int, imgsz: Any, device: str, batch: int, concurrency: int, megabytes: float,
-    megapixels: float, seconds: float,
+    weights: str, host: str, port: int, imgsz: Any, device: str, half: bool, batch: int, concurrency: int,
+    megabytes: float, megapixels: float, seconds: float,
 ) -> None:  # fmt: skip
     """Answer requests until the process is told to stop.
 
@@ -41,7 +41,7 @@ def serve_weights(
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--host {host} --port {port} cannot be listened on ({reason}): choose another") from None
-    model = open_model(weights, choose_device(weights, device), size)
+    model = open_model(weights, choose_device(weights, device), size, half)
     batcher = Batcher(Inference(model.network, model.preprocess), IOU, MAX_DET, batch)
     limits = Limits(concurrency, int(megabytes * 2**20), megapixels * 1e6, seconds)
     program = make_app(Serving(batcher, model.names, str(Path(weights)), limits))

@@ -31,7 +31,7 @@ class Job:
 
     Attributes:
         weights: A checkpoint or an exported file.
-        variant: Of a checkpoint: ``fp32``, ``fp32 channels_last`` or ``bf16 channels_last``.
+        variant: Of a checkpoint: ``fp32``, ``fp32 channels_last`` (as detection computes) or ``half``.
         device: Where to run.
         size: (H, W) of the input.
         pictures: Files, read in turn.
@@ -48,19 +48,14 @@ class Job:
     seconds: float = 5.0
 
 
-class _Variant(TorchNetwork):
-    """PyTorch's network in another memory format or precision than detection uses."""
+class _Contiguous(TorchNetwork):
+    """PyTorch's network in the memory format that detection does not use."""
 
-    def __init__(self, network: TorchNetwork, variant: str) -> None:
-        self.detector, self.device = network.detector, network.device
-        precision, _, layout = variant.partition(" ")
-        self.bf16 = precision == "bf16"
-        self.format = torch.channels_last if layout else torch.contiguous_format
-        self.detector.to(memory_format=self.format)
+    def __init__(self, network: TorchNetwork) -> None:
+        self.detector, self.device = network.detector.to(memory_format=torch.contiguous_format), network.device
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            maps: list[Tensor] = self.detector(images.contiguous(memory_format=self.format))
+        maps: list[Tensor] = self.detector(images)
         return maps
 
 
@@ -105,10 +100,10 @@ def measure(job: Job) -> dict[str, Any]:
     """
     torch.set_num_threads(job.threads)
     device = torch.device(job.device)
-    model = open_model(job.weights, device, job.size)
+    model = open_model(job.weights, device, job.size, half=job.variant == "half")
     network = model.network
-    if isinstance(network, TorchNetwork) and job.variant:
-        network = _Variant(network, job.variant)
+    if isinstance(network, TorchNetwork) and job.variant == "fp32":
+        network = _Contiguous(network)
     rounds = _rounds(Inference(network, model.preprocess), job.pictures)
     for _ in range(WARM_UP):
         next(rounds)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
+from yolite.devices import HALF
 from yolite.models.detector import Detector
 from yolite.structures import Size
-from yolite.training.step import AUTOCAST
 
 USUAL = 16
 """The batch where there is no GPU to fill."""
@@ -45,7 +45,7 @@ def choose_batch(detector: Detector, imgsz: Size, multi_scale: float, precision:
     def fits(batch: int) -> bool:
         torch.cuda.reset_peak_memory_stats(device)
         try:
-            dtype = AUTOCAST.get(precision)
+            dtype = HALF.get(precision)
             images = torch.rand(batch, 3, height, width, device=device)
             with torch.autocast("cuda", dtype, enabled=dtype is not None):
                 maps = detector(images)

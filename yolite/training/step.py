@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from yolite.devices import HALF
 from yolite.models.detector import Detector
 from yolite.processes import Processes
 from yolite.seeding import generator
@@ -20,7 +21,6 @@ from yolite.training.ema import EMA
 from yolite.training.loss import DetectionLoss
 from yolite.training.optim import set_learning_rate
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _SCALE = 20  # stream of `seeding.generator`
 
 
@@ -126,7 +126,7 @@ class Stepper:
             several = isinstance(self.forward, DistributedDataParallel) and number + 1 < len(batches)
             # gradients travel between the processes once a step, with the last part
             with self.forward.no_sync() if several else nullcontext():  # type: ignore[attr-defined]
-                dtype = AUTOCAST.get(self.settings.precision)
+                dtype = HALF.get(self.settings.precision)
                 with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                     maps = self.forward(self._images(batch, size))
                 output = self.loss([m.float() for m in maps], own, self.model.specs, divisor, seen)
