@@ -81,7 +81,8 @@ class TorchNetwork:
         images = images.to(self.dtype)
         parts = images.split(1) if self.alone else (images,)
         found = [self.detector(part.contiguous(memory_format=torch.channels_last)) for part in parts]
-        return [torch.cat(level).float() for level in zip(*found, strict=True)]
+        maps = found[0] if len(found) == 1 else [torch.cat(level) for level in zip(*found, strict=True)]
+        return [level.float() for level in maps]
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class Predictor:
         items: Iterable[Any] = items_of(sources, bgr)
         if not isinstance(sources, Iterator):
             items = list(items)  # mistakes are said now, not at the first result
-        pictures = read_items(items, stride)
+        pictures = read_items(items, stride, batch)
         if tile or tta:
             return (self._looked(p, limits, batch, tile, overlap, tta) for p in pictures)
         return self._in_batches(pictures, limits, batch)

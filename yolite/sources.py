@@ -250,12 +250,13 @@ def _from_tensor(tensor: torch.Tensor, name: str) -> Image:
     return np.ascontiguousarray(tensor.detach().permute(1, 2, 0).cpu().numpy())
 
 
-def read_items(items: Iterable[Item], stride: int = 1) -> Iterator[Picture]:
+def read_items(items: Iterable[Item], stride: int = 1, batch: int = 1) -> Iterator[Picture]:
     """Yield the pictures of ``items`` in order, decoded a few ahead; cameras and streams come last, all at once.
 
     Args:
         items: See `items_of`.
         stride: Every so many-th frame of a video file.
+        batch: So many are taken at once: while they are worked on, the next ones are decoded.
     """
     workers = max(2, min(8, os.cpu_count() or 1))
     waiting: deque[Future[Picture]] = deque()
@@ -265,13 +266,13 @@ def read_items(items: Iterable[Item], stride: int = 1) -> Iterator[Picture]:
         for item in items:
             if isinstance(item, Still):
                 waiting.append(pool.submit(item.read))
-                if len(waiting) > workers:
+                if len(waiting) > workers + batch:
                     yield waiting.popleft().result()
             elif isinstance(item.content, Path):
                 while waiting:
                     yield waiting.popleft().result()
                 frames = VideoFile(item.content).read(stride)
-                for f in read_ahead(frames, FRAMES_AHEAD):
+                for f in read_ahead(frames, FRAMES_AHEAD + batch):
                     yield Picture(item.source, f.image, f.error, item.content, f.number, f.seconds, f.rate, f.note)
             else:
                 live[Stream(item.content)] = item
