@@ -114,7 +114,7 @@ class Bench:
             weights = folder / "run" if own else next(folder.rglob("best.pt"))
             more = self._speed(own, weights, copy, job["imgsz"]) if cost else {}
             if self.keep:
-                kept = self.keep / "-".join(str(job[name]) for name in ("data", "model", "epochs", "seed"))
+                kept = self.keep / "-".join(map(str, job.values()))
                 kept.mkdir(parents=True, exist_ok=True)
                 shutil.copy(weights / "best.ckpt" if own else weights, kept)
         curve = {"curve": row.pop("curve")}

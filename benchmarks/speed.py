@@ -1,12 +1,12 @@
 """What a trained network costs: its parameters, the fused forward pass, and how many pictures a second predict does.
 
-    PYTHON benchmarks/speed.py TOOL WEIGHTS FOLDER SIZE THREADS
+    PYTHON benchmarks/speed.py TOOL WEIGHTS FOLDER SIZE THREADS [rates]
 
 TOOL is yolite, yolite-half (--half) or ultralytics, PYTHON that of its environment. It prints one line of JSON;
 train_vs_peer.py and speed_accuracy.py call it for each row. The same code times both. The forward pass: one random
 picture of 320x320 and of 640x640 px, float32 for all, channels_last, batch norm fused, boxes decoded, no NMS. Predict:
 the Python API from the files of FOLDER to boxes at SIZE px, as benchmarks/detect.py has it, each tool as it is by
-default (both pad a picture to the next 32 px).
+default (both pad a picture to the next 32 px). With ``rates`` predict alone is measured.
 """
 
 from __future__ import annotations
@@ -76,17 +76,17 @@ def predict_rate(tool: str, weights: str, pictures: list[str], batch: int, size:
 
 def main() -> None:
     """Measure one network in this process."""
-    tool, weights, folder, size, threads = sys.argv[1:]
+    tool, weights, folder, size, threads, *alone = sys.argv[1:]
     import torch
 
     torch.set_num_threads(int(threads))
     pictures = sorted(str(path) for path in Path(folder).iterdir())
-    network, parameters = readable(tool, weights)
-    print(json.dumps({
-        "parameters": parameters,
-        "forward_ms": {str(side): forward_ms(network, side) for side in SIZES},
-        "images_per_second": {str(batch): predict_rate(tool, weights, pictures, batch, int(size)) for batch in BATCHES},
-    }))  # fmt: skip
+    row: dict[str, Any] = {}
+    if not alone:
+        network, row["parameters"] = readable(tool, weights)
+        row["forward_ms"] = {str(side): forward_ms(network, side) for side in SIZES}
+    rates = {str(batch): predict_rate(tool, weights, pictures, batch, int(size)) for batch in BATCHES}
+    print(json.dumps({**row, "images_per_second": rates}))
 
 
 if __name__ == "__main__":

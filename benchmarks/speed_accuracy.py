@@ -1,8 +1,8 @@
 """AP beside pictures a second: what each tool's detection gives at every input size, from one training each.
 
     python benchmarks/train_vs_peer.py … --only cards yolite-n yolov8n --keep KEPT
-    python benchmarks/speed_accuracy.py --shared ../shared/data --on cards --ours KEPT/cards-yolite-n-50-0/best.ckpt \
-        --peer PYTHON --theirs KEPT/cards-yolov8n-50-0/best.pt [--plot docs/pictures/speed.png]
+    python benchmarks/speed_accuracy.py --shared ../shared/data --on cards --ours KEPT/cards-…/best.ckpt \
+        --peer PYTHON --theirs KEPT/cards-…/best.pt [--plot docs/pictures/speed.png]
 
 Both were trained at 320 px. AP is by pycocotools on predictions at confidence 0.001, 100 boxes a picture. Pictures a
 second are those of the whole detection by the Python API: from JPEG files (decoding, letterbox, network, NMS) to boxes
@@ -16,6 +16,7 @@ again.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import sys
@@ -32,6 +33,11 @@ from yolite.charts import figure, save
 
 SIZES, ROUNDS = (320, 288, 256, 224, 192), 3
 TOOLS = ("yolite", "yolite-half", "ultralytics")
+
+
+def digest(path: Path) -> str:
+    """Return what tells one training's weights from another's."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -64,26 +70,17 @@ def run(job: Row, side: Side, copy: Copy, driver: Path, threads: int) -> Row:
     print("---", *(f"{key}={value}" for key, value in job.items()), flush=True)
     about = moment(threads)
     judged = accuracy(side, copy, job["imgsz"], driver, threads) if job["round"] == 1 else {}
-    command = [
-        side.python,
-        ROOT / "benchmarks" / "speed.py",
-        side.tool,
-        side.weights,
-        copy.images,
-        job["imgsz"],
-        threads,
-    ]
-    measured: Row = json.loads(answer(command, threads))
-    return {**job, **judged, "images_per_second": measured["images_per_second"], **about}
+    speed = [ROOT / "benchmarks" / "speed.py", side.tool, side.weights, copy.images, job["imgsz"], threads, "rates"]
+    return {**job, **judged, **json.loads(answer([side.python, *speed], threads)), **about}
 
 
 def medians(rows: Sequence[Row]) -> list[Row]:
     """Return one row for each data set, tool and size: its AP and the median pictures a second of all rounds."""
-    groups: dict[tuple[str, str, int], list[Row]] = {}
+    groups: dict[tuple[str, str, str, int], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["data"], row["tool"], row["imgsz"]), []).append(row)
+        groups.setdefault((row["data"], row["tool"], row["weights"], row["imgsz"]), []).append(row)
     out = []
-    for (data, tool, size), own in groups.items():
+    for (data, tool, _, size), own in groups.items():
         rates = {batch: statistics.median(row["images_per_second"][batch] for row in own) for batch in ("1", "16")}
         judged = next(row for row in own if "AP" in row)
         out.append({"data": data, "tool": tool, "imgsz": size, "AP": judged["AP"], "AP50": judged["AP50"],
@@ -139,7 +136,14 @@ def main() -> None:
     if given.peer and given.theirs:
         sides["ultralytics"] = Side("ultralytics", given.theirs.resolve(), given.peer.absolute())
     jobs = [
-        {"data": given.on, "tool": tool, "imgsz": size, "round": number}
+        {
+            "data": given.on,
+            "tool": tool,
+            "weights": digest(sides[tool].weights),
+            "imgsz": size,
+            "round": number,
+            "threads": given.threads,
+        }
         for number in range(1, given.rounds + 1)
         for size in SIZES
         for tool in given.tools

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 
 def letterbox(picture: Image.Image, about: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fit a picture into the network's input; where its size is free, pad to whole cells of the coarsest grid only.
+    """Fit a picture into the network's input; where its size is free, pad to the next 32 px (or coarsest cell) only.
 
     Returns:
         The input [1, 3, H, W] float32; and scale and shift (x, y): input px = image px · scale + shift.
@@ -34,8 +34,8 @@ def letterbox(picture: Image.Image, about: dict[str, Any]) -> tuple[np.ndarray, 
     shrinks = new[0] <= picture.width and new[1] <= picture.height
     # BOX averages all pixels that fall together; without that, small objects flicker away
     small = picture.resize(new, Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR)
-    if not about["export"]["fixed"] and preprocess["mode"] == "letterbox":
-        step = max(spec["stride"] for spec in about["specs"])
+    if not about["export"]["fixed"]:
+        step = max(32, *(spec["stride"] for spec in about["specs"]))
         width, height = (min(most, -(-part // step) * step) for most, part in zip((width, height), new, strict=True))
     left, top = (width - new[0]) // 2, (height - new[1]) // 2
     canvas = np.full((height, width, 3), preprocess["pad"], np.float32)

@@ -23,8 +23,10 @@ class SquareFinder:
         self.device = torch.device("cpu")
         self.fixed = False
         self.favoured, self.least = favoured, least
+        self.shapes: list[tuple[int, ...]] = []  # of every input
 
     def __call__(self, images: Tensor) -> list[Tensor]:
+        self.shapes.append(tuple(images.shape))
         spec = self.specs[0]
         batch, _, height, width = images.shape
         maps = torch.full((batch, spec.channels, height // spec.stride, width // spec.stride), -12.0)

@@ -75,7 +75,7 @@ def test_boxes_lie_inside_and_know_their_picture(shapes: Path) -> None:
 
 def test_plain_pictures_are_letterboxed_in_order(shapes: Path) -> None:
     made = pictures(shapes, cache=False)
-    items = list(plain_batches(made, 6, lambda sample, reason: None))
+    items = list(plain_batches(made, 6, lambda sample, reason: None, step=0))
     assert [b.indices for b, _ in items] == [tuple(range(6)), tuple(range(6, 12)), tuple(range(12, 16))]
     first, spent = items[0]
     assert spent["decode"] > 0
@@ -106,7 +106,7 @@ def test_an_unreadable_picture_is_reported(shapes: Path, tmp_path: Path) -> None
     with pytest.raises(ImageError):
         PlainSet(made)[1]
     told: list[str] = []
-    items = list(plain_batches(made, 16, lambda sample, reason: told.append(str(sample.path))))
+    items = list(plain_batches(made, 16, lambda sample, reason: told.append(str(sample.path)), step=0))
     assert told == [str(bad)]
     assert items[0][0].indices == (0, *range(2, 16))
     assert [str(s.path) for s, _ in made.fill_cache()] == [str(bad)]

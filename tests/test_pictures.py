@@ -111,7 +111,7 @@ def test_a_square_picture_from_the_file_can_be_batched(tmp_path: Path, recwarn: 
         cv2.imwrite(str(file), np.full((96, 96, 3), 50, np.uint8))
     made = opened(data)
     made.fill_cache(folder=tmp_path / "cache")
-    ((batch, _),) = plain_batches(made, 3, lambda *_: None)
+    ((batch, _),) = plain_batches(made, 3, lambda *_: None, step=0)
     batch.images.zero_()
     assert made.read(0)[0].min() == 50
     assert not [w for w in recwarn if "writable" in str(w.message)]

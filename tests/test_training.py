@@ -13,6 +13,7 @@ import torch
 
 from yolite.checkpoint import load_checkpoint
 from yolite.evaluation.coco import NUMBERS
+from yolite.inference import Inference
 from yolite.predictor import Predictor
 from yolite.training.ema import EMA
 from yolite.training.optim import build_optimizer, learning_rate
@@ -224,3 +225,23 @@ def test_weight_decay_spares_bn_and_biases() -> None:
     for name in ("sgd", "adamw"):
         groups = build_optimizer(model, name, 0.1, 0.9, 0.05).param_groups
         assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.05), (3, 0.0)]
+
+
+@pytest.mark.slow
+def test_training_and_evaluation_judge_on_what_detection_sees(
+    mini_run: Path, shapes: Path, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scenes of 96x128 in an input of 96x160: no column of padding, as 128 is four whole cells; the same AP."""
+    seen: list[tuple[int, ...]] = []
+    forward = Inference.forward
+    monkeypatch.setattr(Inference, "forward", lambda self, x: seen.append(tuple(x.shape[2:])) or forward(self, x))
+    words = ["--data", shapes, "data.val=images/train"]
+    assert (
+        cli("train", "--weights", mini_run, *words, "--epochs", 1, "--out", tmp_path / "run", "data.workers=0")[0] == 0
+    )
+    assert set(seen) == {(96, 128)}
+    seen.clear()
+    assert cli("evaluate", "--weights", tmp_path / "run", "--json", tmp_path / "e.json")[0] == 0
+    assert set(seen) == {(96, 128)}
+    judged = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert json.loads((tmp_path / "e.json").read_text())["AP"] == pytest.approx(judged["AP"], abs=1e-6)

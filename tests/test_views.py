@@ -125,5 +125,6 @@ def test_tta_needs_a_network_of_any_size() -> None:
     fixed = square_model()
     fixed.network.fixed = True  # type: ignore[misc] # a property of other networks
     assert len(list(Predictor(fixed).predict(squares((50, 60), [])))) == 1
+    assert fixed.network.shapes == [(1, 3, 96, 96)], "padded to all of its one size"  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="take 96x96 alone"):
         Predictor(fixed).predict(squares((50, 60), []), tta=True)

@@ -28,7 +28,7 @@ Data = Annotated[str | None, typer.Option(help="YAML, COCO json, VOC root or fol
 Imgsz = Annotated[str | None, typer.Option(help="input size: S or HxW, multiples of 32")]
 Batch = Annotated[int | None, typer.Option(min=1, help="images at once")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")]
-Half = Annotated[bool, typer.Option("--half", help="compute in 16 bits: faster, boxes move by about a px")]
+Half = Annotated[bool, typer.Option("--half", help="compute in 16 bits: faster, other in a score's second decimal")]
 Json = Annotated[Path | None, typer.Option("--json", help="write the result here, for programs")]
 
 

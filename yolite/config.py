@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from yolite.defaults import IMGSZ_STEP
 from yolite.errors import UserError, nearest
 from yolite.files import read_yaml
 from yolite.paths import descriptor
@@ -337,12 +338,13 @@ def parse_imgsz(value: Any) -> tuple[int, int]:
         sides = []
     if len(sides) == 1:
         sides = sides * 2
-    if len(sides) != 2 or min(sides) < 32:
-        raise ValueError(f"{value!r} is not an input size: give S or HxW in px, at least 32")
+    step = IMGSZ_STEP
+    if len(sides) != 2 or min(sides) < step:
+        raise ValueError(f"{value!r} is not an input size: give S or HxW in px, at least {step}")
     for side in sides:
-        if side % 32:
-            low = max(32, side // 32 * 32)
-            raise ValueError(f"{side} is not a multiple of 32 (the coarsest stride): give {low} or {low + 32}")
+        if side % step:
+            low = max(step, side // step * step)
+            raise ValueError(f"{side} is not a multiple of {step} (the coarsest stride): give {low} or {low + step}")
     return sides[0], sides[1]
 
 

@@ -1,4 +1,4 @@
-"""How detection picks boxes if nothing else is said: shared by the command line and the Predictor.
+"""How detection sees and picks boxes if nothing else is said: shared by the command line and the Predictor.
 
 All other defaults stand in config.py; these are asked for by ``--help``, which must not wait for it.
 """
@@ -8,5 +8,7 @@ IOU = 0.5
 MAX_DET = 300
 OVERLAP = 0.25
 """Share of a tile's side that neighbours have in common."""
+IMGSZ_STEP = 32
+"""Input sides are multiples of so many px: a network may halve five times, wherever its heads are."""
 NMS = ("hard", "agnostic", "soft", "diou", "fusion")
 """What ``--nms`` takes, the default first (`yolite.nms.suppress`)."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from yolite.defaults import IMGSZ_STEP
 from yolite.devices import half_type
 from yolite.errors import UserError
 from yolite.geometry import Letterbox
@@ -38,7 +39,7 @@ class Network(Protocol):
 
     @property
     def fixed(self) -> bool:
-        """Whether it takes inputs of one size alone: its head is fully connected."""
+        """Whether it takes inputs of one size alone: a layer of it is fully connected."""
         ...
 
     def __call__(self, images: Tensor) -> Sequence[Tensor]:
@@ -74,7 +75,7 @@ class TorchNetwork:
     @property
     def fixed(self) -> bool:
         """Whether it takes inputs of one size alone."""
-        return self.detector.fixed_size is not None
+        return self.detector.fixed
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Return the raw maps of normalised images [B, 3, H, W]."""
@@ -128,8 +129,7 @@ class Inference:
         UserError: its input size is fixed to another than that of ``preprocess``.
 
     Attributes:
-        step: Pictures are padded to multiples of so many px, those of the coarsest cells; 0: to the one size that the
-            network takes.
+        step: Pictures are padded to multiples of so many px; 0: to the one size that the network takes.
         seconds: Spent on ``preprocess`` (normalisation), ``forward`` and ``postprocess`` so far.
     """
 
@@ -139,7 +139,7 @@ class Inference:
         self.network = network
         self.preprocess = preprocess
         self.device = network.device
-        self.step = 0 if network.fixed else max(spec.stride for spec in network.specs)
+        self.step = 0 if network.fixed else max(IMGSZ_STEP, *(spec.stride for spec in network.specs))
         self.seconds = {"preprocess": 0.0, "forward": 0.0, "postprocess": 0.0}
 
     @property

@@ -33,8 +33,9 @@ class Predictor:
     Args:
         weights: A checkpoint, a run folder (its best), or a `Model` that is open already.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; an open model has its own.
-        imgsz: Input (H, W) in px, multiples of the coarsest stride; None takes what it was trained at.
-        half: Compute a checkpoint in 16 bits (bf16, on older GPUs fp16): faster, and boxes move by about a px.
+        imgsz: Input (H, W) in px that a picture is scaled to fit, multiples of the coarsest stride; None takes what it
+            was trained at.
+        half: Compute a checkpoint in 16 bits (bf16, on older GPUs fp16): faster, other in a score's second decimal.
 
     Attributes:
         names: Class names; labels index them.
@@ -83,7 +84,8 @@ class Predictor:
             conf: Least score, 0 to 1; a box gets its best class.
             iou: NMS threshold, 0 to 1.
             max_det: Most boxes a picture; ``result.detections.capped`` says where there were more.
-            batch: Pictures (with ``tile`` or ``tta``: looks at a picture) at once. The boxes do not depend on it.
+            batch: Pictures (with ``tile`` or ``tta``: looks at a picture) at once, those of one input size
+                through the network together. The boxes do not depend on it.
             nms: ``hard`` (within each class), ``agnostic``, ``soft``, ``diou`` or ``fusion`` (`yolite.nms.suppress`).
             tile: Look at large pictures in tiles of the input's size too, for small objects.
             overlap: Least share of a tile's side that neighbours have in common, 0 to below 1.
@@ -110,7 +112,7 @@ class Predictor:
         items: Iterable[Any] = items_of(sources, bgr)
         if not isinstance(sources, Iterator):
             items = list(items)  # mistakes are said now, not at the first result
-        pictures = read_items(items, stride, batch)
+        pictures = read_items(items, stride, 1 if tile or tta else batch)
         if tile or tta:
             return (self._looked(p, limits, batch, tile, overlap, tta) for p in pictures)
         return self._in_batches(pictures, limits, batch)

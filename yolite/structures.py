@@ -260,7 +260,7 @@ class Preprocess:
     """How a picture becomes network input; stored in the checkpoint and used alike by loader, predictor and export.
 
     Attributes:
-        size: (H, W) of the network input in px.
+        size: (H, W) of the network input in px; in detection the most that it has (`yolite.geometry.Letterbox.fit`).
         mode: ``letterbox`` keeps the aspect ratio and pads; ``stretch`` does not (Darknet).
         pad: Grey value of the padding, 0 to 255.
         mean, std: Per RGB channel, on the 0 to 1 scale: input = (pixel / 255 − mean) / std.

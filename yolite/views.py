@@ -100,8 +100,8 @@ def views(
     for scale, mirror in dict.fromkeys(looks):
         sized = preprocess
         if scale != 1:
-            height, width = (max(step, round(side * scale / step) * step) for side in preprocess.size)
-            sized = replace(preprocess, size=(height, width))
+            sides = [max(step, round(side * scale / step) * step) for side in preprocess.size]
+            sized = replace(preprocess, size=(sides[0], sides[1]))
         for i, window in enumerate(windows):
             part = (window[3] - window[1], window[2] - window[0])
             out.append(View(window, Letterbox.fit(part, sized, step), mirror, i == 0))

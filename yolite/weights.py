@@ -26,6 +26,19 @@ def choose_device(weights: str | Path, name: str, processes: Processes = ALONE) 
     return build_device("cpu" if name == "auto" and asks else name, processes)
 
 
+def check_imgsz(weights: str | Path, network: Network, own: Size, asked: Size) -> None:
+    """Refuse another input size (H, W) than a network's own where it takes no other.
+
+    Raises:
+        UserError: it takes its own alone.
+    """
+    if network.fixed and asked != own:
+        raise UserError(
+            f"imgsz {asked[0]}x{asked[1]}: {weights} takes {own[0]}x{own[1]} alone, as it has fully connected layers: "
+            "leave imgsz out"
+        )
+
+
 def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = None, half: bool = False) -> Model:
     """Open a checkpoint, a run folder's best one, or an exported file.
 
@@ -50,8 +63,7 @@ def open_model(weights: str | Path, device: torch.device, imgsz: Size | None = N
     if imgsz and any(side < 1 or side % stride for side in imgsz):
         raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} needs multiples of {stride}: give such a size")
     preprocess = restore_preprocess(content)
-    if network.fixed and imgsz and imgsz != preprocess.size:
-        raise UserError(f"imgsz {imgsz[0]}x{imgsz[1]}: {weights} takes {preprocess.size[0]}x{preprocess.size[1]} alone")
+    check_imgsz(weights, network, preprocess.size, imgsz or preprocess.size)
     hflip = (content["config"].get("augment") or {}).get("hflip")
     mirrors = hflip is None or hflip == "auto" or hflip > 0  # a network from elsewhere does not say
     preprocess = replace(preprocess, size=imgsz) if imgsz else preprocess

@@ -145,9 +145,8 @@ def bench_weights(
             progress(done, len(jobs))
             on = device if variant or file == path else torch.device("cpu")
             row = _measured(Job(str(file), variant, str(on), size, [str(p) for p in pictures], torch.get_num_threads()))
-            gflops = flops * row["area"] / (size[0] * size[1]) / 1e9
             rows.append({"backend": f"{name}{f' ({on})' * (on.type != 'cpu')}", **row,
-                         "gflops_per_second": 1000 * gflops / row["forward_p50_ms"]})  # fmt: skip
+                         "gflops_per_second": flops / (size[0] * size[1]) * row["px_per_second"] / 1e9})  # fmt: skip
     _show(rows, f"{weights}, input {size[0]}x{size[1]}", console)
     console.say(
         f"{flops / 1e9:.2f} GFLOPs a picture that fills the input (a multiply-add counts as 2); "

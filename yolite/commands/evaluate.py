@@ -31,7 +31,7 @@ from yolite.processes import Processes, join, leave
 from yolite.reading import build_dataset, load_split
 from yolite.report.evaluation import write_report
 from yolite.structures import Batch, Detections, Sample
-from yolite.weights import open_model
+from yolite.weights import check_imgsz, open_model
 
 Seconds = dict[str, float]
 
@@ -56,6 +56,7 @@ def evaluate_weights(
         weights, build_device(make_config({"device": "auto"}, options, settings).device, processes), half=half
     )
     config = replace_setting(config_of_weights(model.config, options, settings), "device", str(model.network.device))
+    check_imgsz(weights, model.network, model.preprocess.size, config.imgsz)
     data = load_split(build_dataset(config, console), split, console)
     check_classes(model.names, data.names, weights, config.data.source, console)
     result, detections, seconds = _detect(model, config, data, console, processes)
@@ -97,7 +98,7 @@ def _detect(
 
     with console.track("evaluating") as progress:
         share = processes.share(range(len(pictures)))
-        batches = plain_batches(pictures, config.eval.batch, report, share, inference.step)
+        batches = plain_batches(pictures, config.eval.batch, report, share, step=inference.step)
         result, detections, reading = evaluate(batches, detect, data.samples, data.names, progress, processes)
     bad = [line for part in processes.gather(bad) for line in part]
     if bad:

@@ -107,10 +107,10 @@ def make_request(weights: Path, format: str, out: Path | None, int8: bool, nms: 
 
 
 def _calibration(split: Split, config: Config) -> Iterator[np.ndarray]:
-    """Yield network inputs [1, 3, H, W] of pictures spread evenly over a split."""
+    """Yield network inputs [1, 3, H, W], all of the whole size, of pictures spread evenly over a split."""
     preprocess, count = build_preprocess(config), min(CALIBRATION, len(split.samples))
     spread = np.linspace(0, len(split.samples) - 1, count).astype(int).tolist()
-    for batch, _ in plain_batches(Pictures(split.samples, preprocess), 1, lambda *_: None, spread):
+    for batch, _ in plain_batches(Pictures(split.samples, preprocess), 1, lambda *_: None, spread, step=0):
         yield preprocess.normalise(batch.images).numpy()
 
 

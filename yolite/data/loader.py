@@ -284,8 +284,8 @@ class TrainLoader:
 
 
 def plain_batches(
-    pictures: Pictures, batch: int, on_error: Callable[[Sample, str], None], indices: Iterable[int] | None = None,
-    step: int = 0,
+    pictures: Pictures, batch: int, on_error: Callable[[Sample, str], None], indices: Iterable[int] | None = None, *,
+    step: int,
 ) -> Iterator[tuple[Batch, dict[str, float]]]:  # fmt: skip
     """Yield letterboxed batches, with the seconds spent; unreadable images are reported and left out.
 
@@ -296,7 +296,7 @@ def plain_batches(
         batch: Images at once.
         on_error: Called with each image that cannot be read, and why.
         indices: Those to read; None: all.
-        step: What they are padded to (`Letterbox.fit`).
+        step: What they are padded to (`Letterbox.fit`); that of an `Inference`, or 0.
     """
     data = PlainSet(pictures, step)
     items: list[Batch] = []

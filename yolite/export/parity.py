@@ -200,7 +200,7 @@ def compare_detections(
     samples: list[Sample] = list(pictures.samples)
     none = [Detections(s.boxes[:0], s.area[:0], s.labels[:0], s.size) for s in samples]
     seen, done = Compared(list(none), list(none), _Worst()), 0
-    for data, _ in plain_batches(pictures, batch, report):
+    for data, _ in plain_batches(pictures, batch, report, step=reference.step):
         maps = [inference.forward(data.images) for inference in (reference, candidate)]
         for one, other in zip(*maps, strict=True):
             seen.worst.add("raw", _largest(one, other))
@@ -247,6 +247,6 @@ def inputs_of(pictures: Pictures, sizes: Sequence[Size], batch: int) -> list[Ten
     out: list[Tensor] = []
     for size in sizes:
         some = Pictures([pictures.samples[i] for i in chosen], replace(preprocess, size=size))
-        read = [data.images for data, _ in plain_batches(some, 1, lambda *_: None)]
+        read = [data.images for data, _ in plain_batches(some, 1, lambda *_: None, step=0)]
         out += [read[0], torch.cat(read[1:])] if len(read) > 1 else read
     return out

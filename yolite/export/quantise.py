@@ -49,7 +49,7 @@ def quantised(proto: Any, pictures: Iterator[np.ndarray], folder: Path, for_open
 
     Args:
         proto: The float32 model.
-        pictures: Network inputs [1, 3, H, W] float32, as the exported file will get them.
+        pictures: Network inputs [1, 3, H, W] float32, all of one size.
         folder: For files on the way.
         for_openvino: Leave the outputs of convolutions in float32: OpenVINO fuses the activation into an 8-bit
             convolution, and with an 8-bit step between the two its results were wrong (2026.4: AP 0.26 for 0.58).

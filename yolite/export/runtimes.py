@@ -70,7 +70,17 @@ def open_onnx(path: Path, device: torch.device, outputs: Outputs) -> tuple[dict[
     if device.type == "cuda":
         if "CUDAExecutionProvider" not in runtime.get_available_providers():
             raise UserError(f"{path}: this ONNX Runtime has no CUDA: give --device cpu, or install onnxruntime-gpu")
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": 0}))
+        providers.insert(
+            0,
+            (
+                "CUDAExecutionProvider",
+                {
+                    "device_id": device.index or 0,
+                    "use_tf32": 0,
+                    "cudnn_conv_algo_search": "HEURISTIC",  # sizes change
+                },
+            ),
+        )
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:

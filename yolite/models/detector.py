@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from yolite.models.backbones import Stage
 from yolite.models.conv import ConvNormAct
 from yolite.models.graph import Graph, LayerRecord
-from yolite.models.plain import CellHead
+from yolite.models.plain import CellHead, Connected, Local
 from yolite.structures import HeadSpec, Size
 
 
@@ -58,6 +58,11 @@ class Detector(nn.Module):
             if isinstance(layer, CellHead):
                 return layer.grid[0] * spec.stride, layer.grid[1] * spec.stride
         return None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether a layer has a weight for each place of its map, so that inputs of one size alone can be read."""
+        return any(isinstance(layer, (Connected, Local)) for layer in self.modules())
 
     def check_size(self, size: Size) -> None:
         """Raise ValueError if the network cannot read an input of ``size`` (H, W) in px."""

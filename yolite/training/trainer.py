@@ -280,7 +280,9 @@ class Trainer:
         def report(sample: Sample, reason: str) -> None:
             self.console.warn(f"{sample.path}: {reason}; counts as not detected on")
 
-        batches = plain_batches(self.val, e.batch, report, self.processes.share(range(len(self.val))), inference.step)
+        batches = plain_batches(
+            self.val, e.batch, report, self.processes.share(range(len(self.val))), step=inference.step
+        )
         result, found, reading = evaluate(batches, detect, self.val.samples, self.names, processes=self.processes)
         total, positives, images = self.processes.sum(loss)
         seconds = {**reading, **{k: reading.get(k, 0.0) + v for k, v in inference.seconds.items()}}
