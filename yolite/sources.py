@@ -6,11 +6,11 @@ import glob
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from yolite.files import read_json, read_lines
 from yolite.geometry import Image
 from yolite.video import Stream, VideoFile, read_streams
 
+Ready = TypeVar("Ready")
 FRAMES_AHEAD = 4
 """Frames of a video file that are decoded in advance."""
 
@@ -250,35 +251,44 @@ def _from_tensor(tensor: torch.Tensor, name: str) -> Image:
     return np.ascontiguousarray(tensor.detach().permute(1, 2, 0).cpu().numpy())
 
 
-def read_items(items: Iterable[Item], stride: int = 1, batch: int = 1) -> Iterator[Picture]:
-    """Yield the pictures of ``items`` in order, decoded a few ahead; cameras and streams come last, all at once.
+def read_items(
+    items: Iterable[Item], then: Callable[[Picture], Ready], stride: int = 1, batch: int = 1
+) -> Iterator[Ready]:
+    """Yield what is made of the pictures of ``items``, in order and a few ahead; cameras and streams last, all at once.
 
     Args:
         items: See `items_of`.
+        then: What is done with each picture after it is decoded, in the thread that decoded it.
         stride: Every so many-th frame of a video file.
         batch: So many are taken at once: while they are worked on, the next ones are decoded.
     """
+
+    def read(still: Still) -> Ready:
+        return then(still.read())
+
     workers = max(2, min(8, os.cpu_count() or 1))
-    waiting: deque[Future[Picture]] = deque()
+    waiting: deque[Future[Ready]] = deque()
     live: dict[Stream, Moving] = {}
     pool = ThreadPoolExecutor(workers)
     try:
         for item in items:
             if isinstance(item, Still):
-                waiting.append(pool.submit(item.read))
+                waiting.append(pool.submit(read, item))
                 if len(waiting) > workers + batch:
                     yield waiting.popleft().result()
             elif isinstance(item.content, Path):
                 while waiting:
                     yield waiting.popleft().result()
-                frames = VideoFile(item.content).read(stride)
-                for f in read_ahead(frames, FRAMES_AHEAD + batch):
-                    yield Picture(item.source, f.image, f.error, item.content, f.number, f.seconds, f.rate, f.note)
+                frames = (
+                    then(Picture(item.source, f.image, f.error, item.content, f.number, f.seconds, f.rate, f.note))
+                    for f in VideoFile(item.content).read(stride)
+                )
+                yield from read_ahead(frames, FRAMES_AHEAD + batch)
             else:
                 live[Stream(item.content)] = item
         while waiting:
             yield waiting.popleft().result()
         for stream, f in read_streams(list(live)):
-            yield Picture(live[stream].source, f.image, f.error, None, f.number, f.seconds, f.rate, f.note)
+            yield then(Picture(live[stream].source, f.image, f.error, None, f.number, f.seconds, f.rate, f.note))
     finally:
         pool.shutdown(cancel_futures=True)
