@@ -1,12 +1,14 @@
 """What a trained network costs: its parameters, the fused forward pass, and how many pictures a second predict does.
 
-    PYTHON benchmarks/speed.py TOOL WEIGHTS FOLDER SIZE THREADS [rates]
+    PYTHON benchmarks/speed.py TOOL WEIGHTS FOLDER SIZE THREADS [rates|forward]
 
 TOOL is yolite, yolite-half (--half) or ultralytics, PYTHON that of its environment. It prints one line of JSON;
 train_vs_peer.py and speed_accuracy.py call it for each row. The same code times both. The forward pass: one random
 picture of 320x320 and of 640x640 px, float32 for all, channels_last, batch norm fused, boxes decoded, no NMS. Predict:
 the Python API from the files of FOLDER to boxes at SIZE px, as benchmarks/detect.py has it, each tool as it is by
-default (both pad a picture to the next 32 px). With ``rates`` predict alone is measured.
+default (both pad a picture to the next 32 px). With ``rates`` predict alone is measured;
+with ``forward`` the forward pass alone, and WEIGHTS may be the name of a model, which is built with 3 classes and
+random weights (latency.py).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SIZES, BATCHES = (320, 640), (1, 16)
+SIZES, BATCHES, CLASSES = (320, 640), (1, 16), 3
 
 
 def median_ms(call: Callable[[], object], runs: int = 30, warm_up: int = 5) -> float:
@@ -38,16 +40,24 @@ def readable(tool: str, weights: str) -> tuple[Callable[[Any], Any], int]:
 
     network: torch.nn.Module
     if tool != "ultralytics":
+        from yolite.build import build_detector, placeholder_anchors
         from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
+        from yolite.config import load_config
         from yolite.export.graph import Readable
         from yolite.models.detector import fused
 
-        detector = restore_detector(load_checkpoint(find_weights(weights)))
+        if Path(weights).exists():
+            detector = restore_detector(load_checkpoint(find_weights(weights)))
+        else:
+            config = load_config(weights)
+            detector = build_detector(config, CLASSES, placeholder_anchors(config.model))
         network, count = Readable(fused(detector)), sum(p.numel() for p in detector.parameters())
     else:
         from ultralytics import YOLO
 
-        theirs = YOLO(weights).model.float()
+        theirs = YOLO(weights if Path(weights).exists() else f"{weights}.yaml").model.float()
+        if not Path(weights).exists():
+            theirs = type(theirs)(f"{weights}.yaml", nc=CLASSES, verbose=False)
         count = sum(p.numel() for p in theirs.parameters())
         theirs.fuse(verbose=False)
         network = theirs
@@ -76,17 +86,19 @@ def predict_rate(tool: str, weights: str, pictures: list[str], batch: int, size:
 
 def main() -> None:
     """Measure one network in this process."""
-    tool, weights, folder, size, threads, *alone = sys.argv[1:]
+    tool, weights, folder, size, threads, *only = sys.argv[1:]
     import torch
 
     torch.set_num_threads(int(threads))
-    pictures = sorted(str(path) for path in Path(folder).iterdir())
     row: dict[str, Any] = {}
-    if not alone:
+    if only != ["rates"]:
         network, row["parameters"] = readable(tool, weights)
         row["forward_ms"] = {str(side): forward_ms(network, side) for side in SIZES}
-    rates = {str(batch): predict_rate(tool, weights, pictures, batch, int(size)) for batch in BATCHES}
-    print(json.dumps({**row, "images_per_second": rates}))
+    if only != ["forward"]:
+        pictures = sorted(str(path) for path in Path(folder).iterdir())
+        rates = {str(batch): predict_rate(tool, weights, pictures, batch, int(size)) for batch in BATCHES}
+        row["images_per_second"] = rates
+    print(json.dumps(row))
 
 
 if __name__ == "__main__":

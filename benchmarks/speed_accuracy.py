@@ -7,7 +7,7 @@
 Both were trained at 320 px. AP is by pycocotools on predictions at confidence 0.001, 100 boxes a picture. Pictures a
 second are those of the whole detection by the Python API: from JPEG files (decoding, letterbox, network, NMS) to boxes
 at confidence 0.25, warm, in batches of 1 and of 16, with as many threads for both tools (speed.py). The tools and sizes
-take turns, three rounds; the median is printed. ``yolite-half`` is ``--half`` (16 bits), where the processor has it.
+take turns, five rounds; the median is printed. ``yolite-half`` is ``--half`` (16 bits), where the processor has it.
 
 Time it on an otherwise idle machine. A finished row lies in benchmarks/results/speed_accuracy.json and is not run
 again.
@@ -31,7 +31,7 @@ from train_vs_peer import DATA
 
 from yolite.charts import figure, save
 
-SIZES, ROUNDS = (320, 288, 256, 224, 192), 3
+SIZES, ROUNDS = (320, 256, 192), 5
 TOOLS = ("yolite", "yolite-half", "ultralytics")
 
 
