@@ -273,6 +273,21 @@ def test_a_network_that_is_coarser_inside_than_its_heads_gets_whole_cells(tmp_pa
     assert found.error is None
 
 
+def test_opencv_gets_its_threads_back() -> None:
+    """Of readings that overlap, the last to end leaves them as the first has found them."""
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(3)
+        pictures = [squares((40, 50), [])] * 3
+        first, second = (Predictor(square_model()).predict(pictures) for _ in range(2))
+        next(first), next(second)
+        assert cv2.getNumThreads() == 1
+        list(first), list(second)
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
+
+
 def test_half_precision_gives_nearly_the_same(
     noisy: tuple[Path, list[np.ndarray], list[Result]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

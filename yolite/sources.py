@@ -295,5 +295,6 @@ def read_items(
         for stream, f in read_streams(list(live)):
             yield then(Picture(live[stream].source, f.image, f.error, None, f.number, f.seconds, f.rate, f.note))
     finally:
-        cv2.setNumThreads(opencv_threads)
+        if opencv_threads > 1:  # else another reading is under way, which puts it back
+            cv2.setNumThreads(opencv_threads)
         pool.shutdown(cancel_futures=True)
