@@ -313,6 +313,32 @@ def test_half_precision_is_refused_where_it_would_be_slower(
         Predictor(weights, half=True)
     with pytest.raises(UserError, match="precision already"):
         Predictor(square_model(), half=True)
+    with pytest.raises(UserError, match="computes as it was exported"):
+        Predictor("some.onnx", half=True)
+
+
+@pytest.mark.slow
+def test_half_precision_on_the_command_line(
+    mini_run: Path,
+    cli: Callable[..., tuple[int, str, str]], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Each command computes in 16 bits where it was asked to, and says where it cannot."""
+    monkeypatch.setattr(devices, "choose_precision", lambda device: ("bf16", "told so"))
+    seen: list[torch.dtype] = []
+    call = TorchNetwork.__call__
+    monkeypatch.setattr(TorchNetwork, "__call__", lambda self, x: seen.append(self.dtype) or call(self, x))
+    picture = next((shapes.parent / "images" / "val").iterdir())
+    detect = ["detect", picture, "--weights", mini_run, "--imgsz", 64, "--out", tmp_path / "d"]
+    evaluate = ["evaluate", "--weights", mini_run, "--data", shapes, "--imgsz", 64]
+    for words in (detect, evaluate):
+        for half, kind in (([], torch.float32), (["--half"], torch.bfloat16)):
+            seen.clear()
+            status, _, err = cli(*words, *half)
+            assert status == 0, err
+            assert set(seen) == {kind}
+    status, _, err = cli("evaluate", "--results", "r.json", "--data", shapes, "--half")
+    assert status == 2
+    assert "computes nothing" in err
 
 
 # ---- pictures that are none, or unusual ---------------------------------------------------------------------------
