@@ -49,6 +49,14 @@ def test_a_network_that_found_nothing_says_nothing_of_labels() -> None:
     assert not [line for line in lines if "labels that may be wrong" in line]  # three doubts, three objects
 
 
+def test_a_network_that_has_hardly_learnt_is_to_learn_first() -> None:
+    """One right box under nine wrong ones: nothing is said of the labels that those doubt."""
+    truth = [sample([A, B, C, [10.0, 200, 60, 250]], [0, 0, 0, 0])]
+    boxes = [[300.0, 10.0 * n, 340, 10.0 * n + 30] for n in range(9)]
+    (line,) = advice(judged(truth, [found([*boxes, A], [0.9 - 0.01 * n for n in range(10)], [0] * 10)], ["a"]))
+    assert line.startswith("Hardly anything is learnt yet (AP50 0.0")
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

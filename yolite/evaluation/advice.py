@@ -12,6 +12,8 @@ from yolite.evaluation.analysis import Analysis
 from yolite.evaluation.errors import REMEDIES
 from yolite.evaluation.worst import doubts
 
+BEGUN = 0.1
+"""Below this AP50 a network says nothing of labels, sizes and classes."""
 MANY = 0.5
 """Labels to check are spoken of up to this share of the objects."""
 WORTH = 0.005
@@ -37,6 +39,10 @@ def advice(found: Analysis) -> list[str]:
     if not found.curves.right.any():
         return ["No box is right: do weights and data belong together? If so, train longer; yolite check --data D "
                 "looks into the labels."]  # fmt: skip
+    ap50 = found.result.numbers["AP50"]
+    if ap50 < BEGUN:
+        return [f"Hardly anything is learnt yet (AP50 {ap50:.3f}): train longer before you look for anything else; "
+                "yolite check --data D looks into the labels."]  # fmt: skip
     out = []
     labels, objects = len(doubts(found.worst)), int(found.curves.objects.sum())
     if 0 < labels <= MANY * objects:  # more of them speak of the network, not of the labels
