@@ -4,6 +4,7 @@ import json
 import math
 import struct
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from yolite.commands.darknet import learned_layers, load_network
 from yolite.darknet.cfg import read_cfg
 from yolite.darknet.weights import Header, read_header, read_weights, write_weights
 from yolite.errors import UserError
+from yolite.export.runtimes import open_exported
 from yolite.models.detector import Detector
 from yolite.models.summary import summarise
 
@@ -384,6 +386,27 @@ def test_an_imported_model_is_an_ordinary_checkpoint(
     status, out, err = cli("train", "--resume", run, "train.epochs=2", "--accept", "train.epochs")
     assert status == 0, err
     assert "resumed at epoch 2" in out
+
+
+@pytest.mark.slow
+def test_an_import_is_exported_without_data_of_its_classes(cli: Cli, model: tuple[Path, ...], tmp_path: Path) -> None:
+    """Its boxes are compared on the built-in pictures, its AP is not; wrong data stays wrong, INT8 needs its own."""
+    cfg, weights, names = model
+    w, out, report = tmp_path / "w.ckpt", tmp_path / "w.pt2", tmp_path / "r.json"
+    assert cli("import", cfg, weights, "--names", names, "--out", w)[0] == 0
+    status, text, err = cli("export", "--weights", w, "--format", "torchexport", "--out", out, "--json", report)
+    assert status == 0, text + err
+    assert "knows no data" in text
+    rows = {row["name"]: row for row in json.loads(report.read_text())["rows"]}
+    assert rows["raw maps, all pictures"]["note"] == "200 pictures"
+    assert rows["boxes after NMS, px"]["passed"]
+    assert "AP, difference" not in rows
+    assert load_checkpoint(w)["names"] == open_exported(out, torch.device("cpu"))[0]["names"]
+    status, _, err = cli("export", "--weights", w, "--format", "torchexport", "--data", "digits", "--out", out)
+    assert (status, "was trained for 2 classes" in err) == (2, True)
+    if find_spec("onnxscript"):
+        status, _, err = cli("export", "--weights", w, "--format", "onnx", "--int8")
+        assert (status, "give --data" in err) == (2, True)
 
 
 @pytest.mark.parametrize(("cfg", "head_name"), [(V4, "convolutional16"), (V2, "convolutional7"), (V1, "connected5")],

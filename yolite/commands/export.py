@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,13 @@ def make_request(weights: Path, format: str, out: Path | None, int8: bool, nms: 
     return Request(format, int8, limits, out)
 
 
+def _unlabelled(split: Split, names: list[str]) -> Split:
+    """Return the pictures of a split alone, for a network of other classes."""
+    fields = ("boxes", "labels", "iscrowd", "area", "difficult")
+    samples = [replace(sample, **{name: getattr(sample, name)[:0] for name in fields}) for sample in split.samples]
+    return replace(split, samples=samples, names=names)
+
+
 def _calibration(split: Split, config: Config) -> Iterator[np.ndarray]:
     """Yield network inputs [1, 3, H, W], all of the whole size, of pictures spread evenly over a split."""
     preprocess, count = build_preprocess(config), min(CALIBRATION, len(split.samples))
@@ -201,8 +208,17 @@ def export_weights(
         check_writable(json, "--json")
     content = load_checkpoint(source)
     config, console = config_of_weights(content["config"], options, settings), Console()
+    borrowed = "training" not in content and "data" not in {**options, **settings}
+    if borrowed and int8:
+        raise UserError(
+            f"{weights} was imported, and --int8 is calibrated on pictures like those it will see: give --data"
+        )
     dataset = build_dataset(config, console)
     data = load_split(dataset, split, console)
+    if borrowed:
+        console.say(f"{weights} was imported and knows no data: the parity report is made on the pictures of "
+                    f"{config.data.source}, without AP; --data takes your own")  # fmt: skip
+        data = _unlabelled(data, content["names"])
     check_classes(content["names"], data.names, weights, config.data.source, console)
     calibration = None
     if int8:

@@ -180,7 +180,7 @@ def compare_detections(
     used: Thresholds, batch: int, tolerance: Tolerance, report: Callable[[Sample, str], None],
     progress: Callable[[int, int], None],
 ) -> list[Row]:  # fmt: skip
-    """Compare the boxes after NMS on every picture, and AP.
+    """Compare the boxes after NMS on every picture, and AP where there are labels.
 
     Args:
         reference: The checkpoint at work.
@@ -217,16 +217,18 @@ def compare_detections(
         progress(done, len(samples))
     if not done:
         raise UserError("none of the validation pictures can be read: a file is not exported unproved")
-    before, after = (coco_metric(samples, found, names).numbers["AP"] for found in (seen.wanted, seen.found))
     worst = seen.worst.seen
     note = f"{seen.total // 2} boxes, confidence {used.conf}, IoU {used.iou}"
-    return [
+    rows = [
         Row("raw maps, all pictures", worst["raw"], tolerance.raw, f"{done} pictures"),
         Row("boxes after NMS, px", worst["box"], tolerance.box, note),
         Row("scores after NMS", worst["score"], tolerance.score),
         Row("boxes after NMS without a partner", seen.lost / max(1, seen.total), tolerance.lost, f"{seen.lost} boxes"),
-        Row("AP, difference", abs(after - before), tolerance.ap, f"{before:.4f} -> {after:.4f}"),
     ]
+    if any(len(sample.boxes) for sample in samples):
+        before, after = (coco_metric(samples, found, names).numbers["AP"] for found in (seen.wanted, seen.found))
+        rows.append(Row("AP, difference", abs(after - before), tolerance.ap, f"{before:.4f} -> {after:.4f}"))
+    return rows
 
 
 def other_size(size: Size, stride: int) -> Size:
