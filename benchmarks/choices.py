@@ -20,7 +20,8 @@ from typing import Any
 import yaml
 from rows import ROOT, machine
 
-from yolite.config import Plain, read_config_file
+from yolite.config import Plain
+from yolite.settings import read_config_file
 
 RESULTS = ROOT / "benchmarks" / "results" / "choices.json"
 COMMAND = "--data digits --overfit 16 --imgsz 192 --epochs 60 --batch 4 --seed 0 --device cpu"

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
-from yolite.config import make_config
 from yolite.console import Console
 from yolite.data.dataset import Split
 from yolite.evaluation.coco import coco_metric
 from yolite.reading import build_dataset
+from yolite.settings import make_config
 from yolite.structures import Detections, Sample
 
 ROOT = Path(__file__).resolve().parent.parent

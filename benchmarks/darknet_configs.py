@@ -19,10 +19,10 @@ from torch import nn
 
 from yolite.build import build_detector, placeholder_anchors
 from yolite.commands.darknet import configure
-from yolite.config import load_config
 from yolite.darknet.cfg import read_cfg
 from yolite.darknet.network import read_network
 from yolite.models.detector import Detector
+from yolite.settings import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "darknet_configs.json"

@@ -166,9 +166,9 @@ def few_digits(folder: Path) -> Path:
     """Write a data set of 96 training and 24 validation scenes of the built-in digits; return its YAML."""
     import yaml
 
-    from yolite.config import load_config
     from yolite.console import Console
     from yolite.reading import build_dataset, load_split
+    from yolite.settings import load_config
 
     console = Console(quiet=True)
     dataset = build_dataset(load_config(), console)

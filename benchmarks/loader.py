@@ -61,11 +61,11 @@ def rate(epoch: Callable[[int], Iterable[Any]], images: int) -> float:
 def ours(data: Path, size: int, mode: str) -> float:
     """Return yolite's rate."""
     from yolite.build import build_augment
-    from yolite.config import load_config
     from yolite.console import Console
     from yolite.data.loader import TrainLoader
     from yolite.data.pictures import Pictures
     from yolite.reading import build_dataset
+    from yolite.settings import load_config
     from yolite.structures import Preprocess
 
     off = {"scale": 0, "translate": 0, "hue": 0, "saturation": 0, "brightness": 0, "hflip": 0, "mosaic": 0}

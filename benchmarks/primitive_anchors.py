@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from yolite.anchors import fit_report, kmeans_anchors
-from yolite.config import load_config
 from yolite.console import Console
 from yolite.data.pictures import Pictures
 from yolite.reading import build_dataset, load_split
+from yolite.settings import load_config
 from yolite.structures import Preprocess
 from yolite.training.prepare import box_shapes
 

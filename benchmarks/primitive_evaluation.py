@@ -68,11 +68,11 @@ def make(truth: Path, results: Path, seed: int = 0) -> None:
 
 def yolite(truth: Path, results: Path) -> tuple[list[float], list[float]]:
     """Return the 12 numbers, and when the truth was read, the detections were read, and all was done."""
-    from yolite.config import load_config
     from yolite.console import Console
     from yolite.evaluation.coco import NUMBERS, coco_metric
     from yolite.evaluation.results import read_results
     from yolite.reading import build_dataset, load_split
+    from yolite.settings import load_config
 
     times, console = [time.perf_counter()], Console()
     config = load_config(None, None, {"data": {"source": str(truth)}}, [])

@@ -42,9 +42,9 @@ def readable(tool: str, weights: str) -> tuple[Callable[[Any], Any], int]:
     if tool != "ultralytics":
         from yolite.build import build_detector, placeholder_anchors
         from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
-        from yolite.config import load_config
         from yolite.export.graph import Readable
         from yolite.models.detector import fused
+        from yolite.settings import load_config
 
         if Path(weights).exists():
             detector = restore_detector(load_checkpoint(find_weights(weights)))

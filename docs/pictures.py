@@ -21,7 +21,6 @@ sys.path.insert(0, str(ROOT))
 from yolite.build import build_augment, build_loss, build_preprocess  # noqa: E402
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess  # noqa: E402
 from yolite.commands.explain import LIMITS  # noqa: E402
-from yolite.config import make_config  # noqa: E402
 from yolite.console import Console  # noqa: E402
 from yolite.data.images import read_image  # noqa: E402
 from yolite.data.loader import TrainLoader  # noqa: E402
@@ -37,6 +36,7 @@ from yolite.geometry import Image  # noqa: E402
 from yolite.inference import Inference, TorchNetwork  # noqa: E402
 from yolite.reading import build_dataset  # noqa: E402
 from yolite.report.pictures import jpeg  # noqa: E402
+from yolite.settings import make_config  # noqa: E402
 from yolite.structures import Targets  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"

@@ -10,10 +10,10 @@ import torch
 from yolite.build import build_detector, build_loss, build_specs, placeholder_anchors
 from yolite.commands import ablate as verb
 from yolite.commands.steps import hand_picked, steps
-from yolite.config import make_config
 from yolite.errors import UserError
 from yolite.models.detector import Detector
 from yolite.models.plain import CellHead, Reorg
+from yolite.settings import make_config
 
 Cli = Callable[..., tuple[int, str, str]]
 PLAN = steps((128, 192))

@@ -305,7 +305,8 @@ def test_with_the_new_ones_off_the_draws_are_what_they_always_were() -> None:
 
 def test_every_setting_reaches_the_pictures() -> None:
     from yolite.build import build_augment
-    from yolite.config import AugmentConfig, make_config
+    from yolite.config import AugmentConfig
+    from yolite.settings import make_config
 
     names = set(asdict(OFF))
     assert names | {"close_mosaic"} == set(AugmentConfig.model_fields)

@@ -10,7 +10,7 @@ from torchvision import models
 
 from yolite.build import build_detector, build_preprocess, placeholder_anchors
 from yolite.checkpoint import describe, load_checkpoint, restore_detector, restore_preprocess, save_checkpoint
-from yolite.config import load_config, make_config, to_plain
+from yolite.config import to_plain
 from yolite.console import Console
 from yolite.errors import UserError
 from yolite.models.backbones import NETS, Stage
@@ -18,6 +18,7 @@ from yolite.models.detector import Detector, fused, initialise
 from yolite.models.graph import Graph, LayerRecord
 from yolite.models.summary import summarise
 from yolite.paths import shipped
+from yolite.settings import load_config, make_config
 from yolite.structures import HeadSpec
 from yolite.training.prepare import prepare
 from yolite.training.pretrained import find_pretrained, load_pretrained

@@ -20,12 +20,12 @@ from tests.test_readers import load
 from yolite import paths
 from yolite.build import build_detector, placeholder_anchors
 from yolite.checkpoint import load_checkpoint
-from yolite.config import load_config, make_config
 from yolite.console import Console
 from yolite.data import digits
 from yolite.data.images import write_image
 from yolite.errors import UserError
 from yolite.reading import build_dataset
+from yolite.settings import load_config, make_config
 
 Cli = Callable[..., tuple[int, str, str]]
 

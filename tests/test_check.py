@@ -17,7 +17,6 @@ from PIL import Image as PillowImage
 
 from tests.conftest import write_yolo
 from tests.test_house import ROOT
-from yolite.config import load_config, make_config
 from yolite.console import Console
 from yolite.data import inspect
 from yolite.data.duplicates import _candidates
@@ -27,6 +26,7 @@ from yolite.data.loader import Pictures
 from yolite.data.look import look_at
 from yolite.data.problems import KINDS
 from yolite.reading import build_dataset, load_splits
+from yolite.settings import load_config, make_config
 from yolite.structures import Preprocess
 
 Cli = Callable[..., tuple[int, str, str]]

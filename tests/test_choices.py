@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from yolite.build import build_detector, placeholder_anchors
-from yolite.config import ModelConfig, load_config
+from yolite.config import ModelConfig
 from yolite.errors import UserError
 from yolite.models.attention import CBAM, SqueezeExcitation
 from yolite.models.blocks import Conv, Transposed
@@ -17,6 +17,7 @@ from yolite.models.conv import ACTIVATIONS, NORMS, POOLS
 from yolite.models.detector import INITS, Detector, fused, initialise
 from yolite.models.graph import BLOCKS, Graph, LayerRecord
 from yolite.models.summary import summarise
+from yolite.settings import load_config
 from yolite.structures import HeadSpec
 
 CURVES = {

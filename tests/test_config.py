@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from yolite.config import Config, load_config, make_config, merge, parse_imgsz, parse_words, replace_setting, to_plain
+from yolite.config import Config, parse_imgsz, to_plain
 from yolite.errors import UserError
+from yolite.settings import load_config, make_config, merge, parse_words, replace_setting
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from yolite.boxes import pairwise_iou
 from yolite.build import build_loss
 from yolite.checkpoint import describe, save_checkpoint
 from yolite.codec import decode
-from yolite.config import load_config
 from yolite.explain.formula import Cell, read_cell
 from yolite.explain.page import detections
 from yolite.explain.pictures import _view, draw_cell
@@ -33,6 +32,7 @@ from yolite.models.graph import LayerRecord
 from yolite.models.summary import summarise
 from yolite.nms import hard_nms
 from yolite.postprocess import Thresholds
+from yolite.settings import load_config
 from yolite.structures import Detections, HeadSpec, Preprocess, Targets
 
 Cli = Callable[..., tuple[int, str, str]]

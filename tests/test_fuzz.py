@@ -22,7 +22,6 @@ import torch
 from PIL import Image as PillowImage
 
 from tests.conftest import NAMES, scene, write_yolo
-from yolite.config import make_config
 from yolite.console import Console
 from yolite.data.dataset import open_dataset
 from yolite.data.images import ImageError, image_size, read_image
@@ -32,6 +31,7 @@ from yolite.data.readers.voc import read_voc
 from yolite.data.readers.yolo import read_labels, read_yolo
 from yolite.errors import UserError
 from yolite.reading import build_dataset, load_splits
+from yolite.settings import make_config
 from yolite.structures import Sample
 
 SECONDS = 5

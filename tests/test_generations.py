@@ -12,11 +12,11 @@ from tests.programs.gradients import batch
 from yolite.build import build_detector, build_loss, build_specs, fitting_loss, placeholder_anchors
 from yolite.codec import decode, encode
 from yolite.commands.train import configure
-from yolite.config import load_config, make_config
 from yolite.errors import UserError
 from yolite.inference import Inference, TorchNetwork
 from yolite.models.detector import Detector
 from yolite.processes import ALONE
+from yolite.settings import load_config, make_config
 from yolite.structures import HeadSpec, Preprocess, Targets
 from yolite.training.assign import assign, by_best_anchor, by_best_iou, reachable
 from yolite.training.ema import EMA

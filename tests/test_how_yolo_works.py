@@ -10,8 +10,9 @@ import pytest
 
 from tests.test_explain import loud, saved
 from yolite.commands.train import configure
-from yolite.config import load_config, to_plain
+from yolite.config import to_plain
 from yolite.errors import UserError
+from yolite.settings import load_config
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, OTHER = DOCS / "how-yolo-works.md", DOCS / "how-yolo-works.zh.md"

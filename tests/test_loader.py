@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from yolite.config import make_config
 from yolite.console import Console
 from yolite.data.images import ImageError
 from yolite.data.loader import EpochSampler, PlainSet, TrainLoader, plain_batches
@@ -13,6 +12,7 @@ from yolite.data.pictures import Pictures
 from yolite.data.transforms import Augment
 from yolite.geometry import Letterbox
 from yolite.reading import build_dataset
+from yolite.settings import make_config
 from yolite.structures import Batch, Preprocess
 
 AUGMENT = Augment(0.5, 0.4, 0.1, 0.5, 0.1, 0.02, 0.4, 0.3, 0.25)

@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from yolite.build import build_detector, placeholder_anchors
-from yolite.config import load_config
 from yolite.errors import UserError
 from yolite.models.detector import Detector, fused
 from yolite.models.graph import Graph, LayerRecord
 from yolite.models.summary import summarise
 from yolite.paths import shipped
+from yolite.settings import load_config
 
 MODELS = sorted(p.stem for p in shipped("configs").glob("yolite-*.yaml"))
 

@@ -11,13 +11,13 @@ import pytest
 
 from tests.conftest import write_yolo
 from tests.test_loader import AUGMENT, same
-from yolite.config import make_config
 from yolite.console import Console
 from yolite.data import pictures as module
 from yolite.data.loader import TrainLoader, plain_batches
 from yolite.data.pictures import Pictures
 from yolite.errors import UserError
 from yolite.reading import build_dataset
+from yolite.settings import make_config
 from yolite.structures import Preprocess
 
 

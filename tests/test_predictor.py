@@ -22,7 +22,6 @@ from tests.test_cli import weights  # noqa: F401 - a fixture
 from yolite import Predictor, devices
 from yolite.build import build_detector, placeholder_anchors
 from yolite.checkpoint import save_checkpoint
-from yolite.config import load_config
 from yolite.data.images import write_image
 from yolite.data.loader import plain_batches
 from yolite.data.pictures import Pictures
@@ -30,6 +29,7 @@ from yolite.errors import UserError
 from yolite.inference import Inference, Model, TorchNetwork
 from yolite.postprocess import Thresholds
 from yolite.result import Result
+from yolite.settings import load_config
 from yolite.structures import Preprocess, Sample
 from yolite.weights import open_model
 

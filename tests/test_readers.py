@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.conftest import scene
-from yolite.config import make_config
 from yolite.console import Console
 from yolite.data.dataset import Split
 from yolite.data.images import write_image
 from yolite.errors import UserError
 from yolite.reading import build_dataset
+from yolite.settings import make_config
 
 
 def load(source: Path, role: str = "train", need_images: bool = True, **roles: str) -> Split:

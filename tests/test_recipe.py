@@ -13,9 +13,9 @@ from tests.test_models import make
 from tests.test_training import SMALL, train
 from yolite.build import build_layers
 from yolite.checkpoint import load_checkpoint
-from yolite.config import load_config
 from yolite.errors import UserError
 from yolite.processes import ALONE
+from yolite.settings import load_config
 from yolite.structures import HeadSpec, Preprocess
 from yolite.training.batch import choose_batch, largest
 from yolite.training.ema import EMA

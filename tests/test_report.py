@@ -16,13 +16,13 @@ from tests.test_ap import found, sample
 from tests.test_checkpoint import content
 from yolite.checkpoint import save_checkpoint
 from yolite.commands.story import tell_results
-from yolite.config import make_config
 from yolite.data.dataset import Split
 from yolite.evaluation.analysis import analyse
 from yolite.evaluation.coco import coco_metric
 from yolite.report import evaluation as report
 from yolite.report.pictures import MOST_BYTES, Album
 from yolite.report.svg import Chart, ticks
+from yolite.settings import make_config
 from yolite.structures import Detections, Sample
 
 Cli = Callable[..., tuple[int, str, str]]

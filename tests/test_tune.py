@@ -14,9 +14,10 @@ import yaml
 from tests.test_training import SMALL
 from yolite.commands import tune
 from yolite.commands.train import BrokenDown
-from yolite.config import Config, load_config, to_plain
+from yolite.config import Config, to_plain
 from yolite.console import Console
 from yolite.runs import flatten, read_run
+from yolite.settings import load_config
 from yolite.training.run import RunFolder
 from yolite.training.search import RANGES
 

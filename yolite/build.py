@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from yolite.config import Config, LossConfig, ModelConfig, read_config_file
+from yolite.config import Config, LossConfig, ModelConfig
 from yolite.data.transforms import Augment
 from yolite.errors import UserError, nearest
 from yolite.models.conv import Conv
@@ -17,6 +17,7 @@ from yolite.models.detector import Detector, initialise
 from yolite.models.graph import BLOCKS, LayerRecord
 from yolite.paths import descriptor
 from yolite.processes import memory_size
+from yolite.settings import read_config_file
 from yolite.structures import HeadSpec, Preprocess
 from yolite.training.loss import DetectionLoss
 from yolite.training.optim import Layers

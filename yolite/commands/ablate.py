@@ -10,13 +10,14 @@ from typing import Any
 from yolite.charts import plot_steps
 from yolite.commands.steps import TAKEN, Step, steps
 from yolite.commands.train import BrokenDown, resume_run, start
-from yolite.config import Config, load_config, make_config, merge, parse_words, to_plain
+from yolite.config import Config, to_plain
 from yolite.console import Console
 from yolite.errors import UserError
 from yolite.files import read_json, write_atomically, write_json
 from yolite.paths import free_run_folder
 from yolite.reading import build_dataset
 from yolite.runs import flatten
+from yolite.settings import load_config, make_config, merge, parse_words
 from yolite.training.resume import differences
 from yolite.training.run import RunFolder
 

@@ -8,13 +8,13 @@ from typing import Any, get_args
 
 from yolite.anchors import Centroid, kmeans_anchors
 from yolite.build import build_preprocess
-from yolite.config import load_config
 from yolite.console import Console
 from yolite.data.pictures import Pictures
 from yolite.draw import plot_anchors
 from yolite.errors import UserError
 from yolite.files import check_writable, write_json
 from yolite.reading import build_dataset, load_split
+from yolite.settings import load_config
 from yolite.training.prepare import box_shapes
 
 

@@ -15,7 +15,6 @@ import torch
 from yolite.build import build_preprocess
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
 from yolite.commands.common import config_of_weights, settings_of_use
-from yolite.config import make_config
 from yolite.console import Console
 from yolite.devices import half_type
 from yolite.errors import UserError
@@ -30,6 +29,7 @@ from yolite.inference import check_input
 from yolite.models.detector import fused
 from yolite.models.summary import summarise
 from yolite.reading import build_dataset, load_split
+from yolite.settings import make_config
 from yolite.structures import Size
 from yolite.weights import choose_device
 

@@ -12,7 +12,7 @@ import torch
 from yolite.anchors import kmeans_anchors
 from yolite.build import build_preprocess
 from yolite.charts import plot_data, require_png
-from yolite.config import Config, load_config
+from yolite.config import Config
 from yolite.console import Console
 from yolite.data.dataset import DataSet, Split
 from yolite.data.health import BoxTable, box_table, health
@@ -22,6 +22,7 @@ from yolite.errors import UserError
 from yolite.files import check_writable, write_json
 from yolite.paths import free_run_folder
 from yolite.reading import build_dataset, look_into
+from yolite.settings import load_config
 from yolite.training.prepare import first_batches
 
 MOST = 20

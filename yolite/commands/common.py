@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from yolite.config import Config, load_config, make_config, merge, parse_imgsz, parse_words
+from yolite.config import Config, parse_imgsz
 from yolite.console import Console
 from yolite.errors import UserError
+from yolite.settings import load_config, make_config, merge, parse_words
 from yolite.structures import Size
 
 

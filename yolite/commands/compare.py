@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from yolite.commands.common import settings_of_use
-from yolite.config import load_config
 from yolite.console import Console
 from yolite.evaluation.compare import Comparison, Difference, PictureChange, compare
 from yolite.evaluation.match import MAX_DET
 from yolite.evaluation.results import read_results
 from yolite.files import check_writable, write_json
 from yolite.reading import build_dataset, load_split
+from yolite.settings import load_config
 from yolite.structures import Sample
 
 PICTURES = 5

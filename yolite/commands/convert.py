@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from yolite.commands.common import settings_of_use
-from yolite.config import Config, load_config
+from yolite.config import Config
 from yolite.console import Console
 from yolite.data.convert import Format, Part, check_out, make_parts, write_dataset
 from yolite.data.dataset import ROLES, DataSet, Split
 from yolite.data.readers.voc import list_names
 from yolite.errors import UserError
 from yolite.reading import build_dataset, load_split
+from yolite.settings import load_config
 
 
 def convert_data(options: Mapping[str, Any], words: Sequence[str], to: str, out: Path, link: bool) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from yolite.build import build_detector, build_preprocess, placeholder_anchors
 from yolite.checkpoint import describe, save_checkpoint
-from yolite.config import Config, make_config, to_plain
+from yolite.config import Config, to_plain
 from yolite.console import Console
 from yolite.darknet.cfg import read_cfg
 from yolite.darknet.network import Network, read_network
@@ -18,6 +18,7 @@ from yolite.darknet.weights import read_weights
 from yolite.errors import UserError
 from yolite.files import check_writable, read_lines
 from yolite.models.detector import Detector
+from yolite.settings import make_config
 
 LETTERBOX_PAD = 127
 """Darknet pads with 0.5."""

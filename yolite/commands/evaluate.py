@@ -12,7 +12,7 @@ from yolite.checkpoint import find_weights, load_checkpoint
 from yolite.commands.common import check_classes, config_of_weights, settings_of_use
 from yolite.commands.findings import findings_files, plain_findings, print_findings, say_report, write_findings
 from yolite.commands.story import history_of, tell_results, tell_run
-from yolite.config import Config, load_config, make_config, replace_setting
+from yolite.config import Config
 from yolite.console import Console
 from yolite.data.dataset import Split
 from yolite.data.loader import plain_batches
@@ -30,6 +30,7 @@ from yolite.postprocess import Thresholds
 from yolite.processes import Processes, join, leave
 from yolite.reading import build_dataset, load_split
 from yolite.report.evaluation import write_report
+from yolite.settings import load_config, make_config, replace_setting
 from yolite.structures import Batch, Detections, Sample
 from yolite.weights import check_imgsz, open_model
 

@@ -13,7 +13,7 @@ import torch
 from yolite.build import build_loss, fitting_loss
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
 from yolite.commands.common import check_classes, read_imgsz, settings_of_use
-from yolite.config import Config, LossConfig, make_config, merge
+from yolite.config import Config, LossConfig
 from yolite.console import Console
 from yolite.data.images import ImageError, read_image
 from yolite.defaults import CONF, IOU, MAX_DET
@@ -28,6 +28,7 @@ from yolite.inference import Inference, TorchNetwork
 from yolite.paths import free_run_folder
 from yolite.postprocess import Thresholds
 from yolite.reading import build_dataset, load_split
+from yolite.settings import make_config, merge
 from yolite.sources import Moving, require_items
 from yolite.structures import Sample, Targets
 from yolite.training.loss import DetectionLoss

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from yolite.config import merge, read_config_file
 from yolite.errors import UserError
 from yolite.paths import descriptor
+from yolite.settings import merge, read_config_file
 from yolite.structures import Size
 
 Rows = list[dict[str, Any]]

@@ -11,11 +11,12 @@ import torch
 from yolite.anchors import all_anchors, fit_report
 from yolite.build import build_preprocess
 from yolite.checkpoint import restore_specs
-from yolite.config import Config, make_config, to_plain
+from yolite.config import Config, to_plain
 from yolite.data.dataset import Split
 from yolite.data.health import BoxTable, box_table
 from yolite.report.evaluation import Story
 from yolite.runs import flatten, is_run, read_run
+from yolite.settings import make_config
 from yolite.structures import HeadSpec
 
 ROWS = ("model.backbone", "model.neck", "model.head")

@@ -8,10 +8,10 @@ from typing import Any
 from yolite.build import build_detector, placeholder_anchors
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector
 from yolite.commands.common import read_imgsz, settings_of_use
-from yolite.config import load_config
 from yolite.console import Console
 from yolite.errors import UserError
 from yolite.models.summary import summarise
+from yolite.settings import load_config
 
 
 def print_summary(

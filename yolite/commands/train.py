@@ -17,7 +17,7 @@ from yolite.charts import plot_curves, plot_gradients
 from yolite.checkpoint import find_weights, load_checkpoint, restore_specs
 from yolite.commands.findings import FindingsFiles, plain_findings, print_findings, say_report, write_findings
 from yolite.commands.story import tell_run
-from yolite.config import Config, load_config, make_config, merge, parse_words, to_plain
+from yolite.config import Config, to_plain
 from yolite.console import Console
 from yolite.devices import build_device, keep_memory
 from yolite.errors import UserError, require
@@ -27,6 +27,7 @@ from yolite.paths import free_run_folder
 from yolite.predictor import Predictor
 from yolite.processes import ALONE, Processes, join, leave
 from yolite.report.evaluation import write_report
+from yolite.settings import load_config, make_config, merge, parse_words
 from yolite.training.place import Place
 from yolite.training.prepare import Prepared, prepare
 from yolite.training.resume import DataHashes, accepted_settings, check_data

@@ -13,12 +13,13 @@ import yaml
 
 from yolite.charts import plot_search
 from yolite.commands.train import BrokenDown, configure, start
-from yolite.config import Config, load_config, make_config, merge, nest, parse_words, to_plain
+from yolite.config import Config, to_plain
 from yolite.console import Console
 from yolite.errors import UserError, require
 from yolite.files import write_atomically, write_json
 from yolite.paths import free_run_folder
 from yolite.runs import flatten
+from yolite.settings import load_config, make_config, merge, nest, parse_words
 from yolite.training.prepare import prepare
 from yolite.training.resume import differences
 from yolite.training.run import RunFolder

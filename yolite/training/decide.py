@@ -12,7 +12,7 @@ from torch import Tensor
 
 from yolite.anchors import AnchorReport, fit_report, kmeans_anchors, split_by_level
 from yolite.build import build_specs, placeholder_anchors
-from yolite.config import Config, replace_setting
+from yolite.config import Config
 from yolite.console import Console
 from yolite.data.balance import boxes_seen, epoch_size, image_weights
 from yolite.data.loader import choose_workers
@@ -23,6 +23,7 @@ from yolite.errors import UserError
 from yolite.models.detector import Detector
 from yolite.paths import cache_folder, free_bytes
 from yolite.processes import Processes, memory_size
+from yolite.settings import replace_setting
 from yolite.structures import Targets
 from yolite.training.assign import reachable
 from yolite.training.batch import choose_batch

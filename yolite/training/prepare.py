@@ -18,7 +18,7 @@ from yolite.build import (
     placeholder_anchors,
 )
 from yolite.checkpoint import find_weights, load_checkpoint, transfer
-from yolite.config import Config, absolute_source, replace_setting, to_plain
+from yolite.config import Config, to_plain
 from yolite.console import Console
 from yolite.data.balance import boxes_seen, epoch_size
 from yolite.data.dataset import Split
@@ -29,6 +29,7 @@ from yolite.errors import UserError
 from yolite.models.detector import Detector
 from yolite.processes import ALONE, Processes
 from yolite.reading import build_dataset, load_splits
+from yolite.settings import absolute_source, replace_setting
 from yolite.structures import Preprocess, Targets
 from yolite.training.batch import USUAL
 from yolite.training.decide import (

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolite.config import Config, absolute_source, check_key, make_config, merge, to_plain
+from yolite.config import Config, to_plain
 from yolite.data.pictures import Pictures
 from yolite.errors import UserError
+from yolite.settings import absolute_source, check_key, make_config, merge
 
 DataHashes = dict[str, dict[str, str]]
 """A hash of each image's labels by role and id."""
