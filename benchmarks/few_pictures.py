@@ -52,15 +52,18 @@ def jobs_of(pictures: int, given: argparse.Namespace) -> list[Row]:
 
 def show(rows: Sequence[Row]) -> None:
     """Print the table."""
-    print("| pictures | model | epochs | AP by seed | mean | spread | AP50 | seconds | calibration ms |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| pictures | model | epochs | AP by seed | mean | spread | AP50 | AP, last epoch | seconds | calibration ms |"
+    )
+    print(f"|{'---|' * 10}")
     groups: dict[tuple[int, int, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["pictures"], row["epochs"], row["model"]), []).append(row)
     for (pictures, epochs, model), own in sorted(groups.items(), key=lambda group: group[0]):
+        last = f"{statistics.fmean(row['AP_last'] for row in own):.3f}" if "AP_last" in own[0] else ""
         middle = {name: statistics.median(row[name] for row in own) for name in ("seconds", "calibration_ms")}
         print(f"| {pictures} | {model} | {epochs} | {' | '.join(by_seed(own))} "
-              f"| {statistics.fmean(row['AP50'] for row in own):.3f} | {middle['seconds']:.0f} "
+              f"| {statistics.fmean(row['AP50'] for row in own):.3f} | {last} | {middle['seconds']:.0f} "
               f"| {middle['calibration_ms']:.1f} |")  # fmt: skip
 
 

@@ -93,7 +93,9 @@ def run(job: Row, given: argparse.Namespace) -> Row:
 
 
 def show_course(rows: Sequence[Row]) -> None:
-    """Print the AP after every fifth epoch."""
+    """Print the AP after every fifth epoch, or nothing."""
+    if not rows:
+        return
     at = range(5, COURSE + 1, 5)
     print(f"| weights at the start | settings | AP after {' | '.join(map(str, at))} epochs | AP50 |")
     print(f"|---|---|{'---|' * len(at)}---|")

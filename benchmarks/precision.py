@@ -57,7 +57,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     speed = {m: [r["ms_an_image"] for r in rows if r["kind"] == "speed" and r["mode"] == m] for m in MODES}
     for mode, values in speed.items():
         if values and speed["fp32"]:
-            print(f"| {mode} | {min(values):.1f} to {max(values):.1f} | {min(speed['fp32']) / min(values):.2f} |")
+            faster = statistics.median(speed["fp32"]) / statistics.median(values)
+            print(f"| {mode} | {min(values):.1f} to {max(values):.1f} | {faster:.2f} |")
     print("\n| 50 epochs | AP of the last epoch, by seed | mean | AP of the best epoch, by seed | mean |")
     print("|---|---|---|---|---|")
     for mode in MODES:

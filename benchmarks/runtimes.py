@@ -6,19 +6,20 @@
 
 One random picture of 320x320 and of 640x640 px, float32, decoded boxes and scores, no NMS, as many threads for all. The
 files take turns, a round each; the median of all rounds' medians is printed. Time it on an otherwise idle machine. The
-table's rows go to benchmarks/results/runtimes.json.
+table's rows go to benchmarks/results/runtimes.json; a file that has its row is not timed again. The peer's .xml is of
+`YOLO('P.pt').export(format='openvino', dynamic=True)`.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from peer import THREADS
-from rows import RESULTS, add, moment
+from rows import RESULTS, Row, add, finished, moment, read
 from speed import SIZES, median_ms
 
 from yolite.export.extras import need_onnx, need_openvino, openvino_core
@@ -63,18 +64,25 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "runtimes.json", help="file of the rows")
     given = parser.parse_args()
     about = moment(given.threads)
-    runs = {path: OPEN[path.suffix](path, given.threads) for path in given.files}
+    todo = [path for path in given.files if not finished(given.results, {"file": path.name})]
+    runs = {path: OPEN[path.suffix](path, given.threads) for path in todo}
     pictures = {size: np.random.default_rng(0).random((1, 3, size, size), np.float32) for size in SIZES}
     times: dict[tuple[Path, int], list[float]] = {}
     for _ in range(given.rounds):
         for size, picture in pictures.items():
             for path, run in runs.items():
                 times.setdefault((path, size), []).append(median_ms(lambda run=run, x=picture: run(x)))  # type: ignore[misc]
-    print("| file | forward ms, 320 px | 640 px |\n|---|---|---|")
     for path in runs:
         found = {str(size): round(statistics.median(times[path, size]), 2) for size in SIZES}
         add(given.results, {"file": path.name, "rounds": given.rounds, "forward_ms": found, **about})
-        print(f"| {path.name} | {found['320']:.1f} | {found['640']:.1f} |")
+    show(read(given.results))
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print the table."""
+    print("| file | forward ms, 320 px | 640 px |\n|---|---|---|")
+    for row in rows:
+        print(f"| {row['file']} | {row['forward_ms']['320']:.1f} | {row['forward_ms']['640']:.1f} |")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,10 @@ def median_ms(call: Callable[[], object], runs: int = 30, warm_up: int = 5) -> f
 
 
 def readable(tool: str, weights: str) -> tuple[Callable[[Any], Any], int]:
-    """Return a network that answers with decoded boxes, fused, and the parameters that it had before."""
+    """Return a network that answers with decoded boxes, fused, and the parameters that it had before.
+
+    Fusing also drops what a network has for its training alone (yolo26n: a second head).
+    """
     import torch
 
     network: torch.nn.Module
@@ -51,17 +54,22 @@ def readable(tool: str, weights: str) -> tuple[Callable[[Any], Any], int]:
         else:
             config = load_config(weights)
             detector = build_detector(config, CLASSES, placeholder_anchors(config.model))
-        network, count = Readable(fused(detector)), sum(p.numel() for p in detector.parameters())
+        network, count = Readable(fused(detector)), parameters(detector)
     else:
         from ultralytics import YOLO
 
         theirs = YOLO(weights if Path(weights).exists() else f"{weights}.yaml").model.float()
         if not Path(weights).exists():
             theirs = type(theirs)(f"{weights}.yaml", nc=CLASSES, verbose=False)
-        count = sum(p.numel() for p in theirs.parameters())
+        count = parameters(theirs)
         theirs.fuse(verbose=False)
         network = theirs
     return network.eval().to(memory_format=torch.channels_last), count
+
+
+def parameters(network: Any) -> int:
+    """Return the number of learnt numbers."""
+    return sum(p.numel() for p in network.parameters())
 
 
 def forward_ms(network: Callable[[Any], Any], size: int) -> float:
@@ -93,6 +101,7 @@ def main() -> None:
     row: dict[str, Any] = {}
     if only != ["rates"]:
         network, row["parameters"] = readable(tool, weights)
+        row["fused_parameters"] = parameters(network)
         row["forward_ms"] = {str(side): forward_ms(network, side) for side in SIZES}
     if only != ["forward"]:
         pictures = sorted(str(path) for path in Path(folder).iterdir())

@@ -117,7 +117,7 @@ class Trainer:
         self.watch = Watch(self.names, prepared.objects, t.clip, self.config.data.cache != "off")
         self.gradients = GradientLog(run.gradients, t.gradient_stats if processes.main else 0, 0)
         self._signal: int | None = None
-        self._saved_at = time.monotonic()
+        self._saved_at = self._clock = time.monotonic()
 
     # ---- state ---------------------------------------------------------------------------------------------------
 
@@ -214,7 +214,6 @@ class Trainer:
         """Train the rest of the current epoch, then validate; return early after going back to a checkpoint."""
         place, steps = self.place, self.loader.steps
         started, first = time.monotonic(), place.step
-        clock = started
         with self.console.bar() as show:
             for batches, waited in self._steps():
                 begun = time.monotonic()
@@ -231,12 +230,11 @@ class Trainer:
                 rate = (place.step - first) * int(self.config.train.batch) / (time.monotonic() - started)
                 show(self._progress(rate), self.global_step, self.epochs * steps)
                 if report.stop or (report.bad is None and self._save_is_due()):
-                    place.seconds += time.monotonic() - clock
-                    clock = time.monotonic()
+                    place.seconds += self._lap()
                     self.save()
                 if report.stop:
                     raise Interrupted(128 + (self._signal or signal.SIGTERM))
-        self._finish_epoch(clock)
+        self._finish_epoch()
 
     def _progress(self, rate: float) -> str:
         """Return the words beside the progress bar."""
@@ -250,6 +248,11 @@ class Trainer:
         by_steps = t.checkpoint_steps and self.global_step % t.checkpoint_steps == 0
         by_time = time.monotonic() - self._saved_at >= 60 * t.checkpoint_minutes
         return step < self.loader.steps and bool(by_steps or by_time)
+
+    def _lap(self) -> float:
+        """Return the seconds since it was last asked: no work is left out, the writing of checkpoints neither."""
+        before, self._clock = self._clock, time.monotonic()
+        return self._clock - before
 
     # ---- epochs --------------------------------------------------------------------------------------------------
 
@@ -288,7 +291,7 @@ class Trainer:
         seconds = {**reading, **{k: reading.get(k, 0.0) + v for k, v in inference.seconds.items()}}
         return result, found, total / self.loss.divisor(positives, max(images, 1)), seconds
 
-    def _finish_epoch(self, started: float) -> None:
+    def _finish_epoch(self) -> None:
         """Validate, write the epoch's row and the checkpoints, print one line."""
         place, steps = self.place, self.loader.steps
         try:
@@ -302,7 +305,7 @@ class Trainer:
             return
         for remark in self.watch.remarks(place):
             self.console.warn(remark)
-        place.seconds += time.monotonic() - started
+        place.seconds += self._lap()
         row = self.processes.from_main({
             "epoch": place.epoch + 1, "step": self.global_step, "seconds": round(place.seconds, 2),
             "step_seconds": round(place.step_seconds / steps, 4), "wait_seconds": round(place.wait_seconds, 2),
@@ -338,12 +341,13 @@ class Trainer:
         def note(number: int) -> None:
             self._signal = number  # looked at after each step
 
+        self._lap()
         with on_signal(note), closing(self.loader):
             if not self.run.last.exists():
                 self.save()  # from now on there is always something to go back to, and to resume from
             while not self.done:
                 if self.place.step == self.loader.steps:  # stopped between the last step and the validation
-                    self._finish_epoch(time.monotonic())
+                    self._finish_epoch()
                 else:
                     self._epoch()
         if self.place.epoch < self.epochs:
