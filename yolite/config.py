@@ -140,7 +140,7 @@ class TrainConfig(_Section):
         "muon", description="optimiser"
     )
     lr: float = Field(0.004, gt=0, le=1e4, description="peak learning rate, for the whole batch")
-    final_lr: float = Field(0.01, ge=0, le=1, description="learning rate at the end, as a share of the peak")
+    final_lr: float = Field(0.15, ge=0, le=1, description="learning rate at the end, as a share of the peak")
     schedule: Literal["cosine", "linear", "step", "constant"] = Field(
         "cosine", description="learning rate after the warm-up"
     )
