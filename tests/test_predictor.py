@@ -193,17 +193,18 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.ndarr
 
 
 def same(a: Result, b: Result) -> bool:
-    """Assert that two results agree within 1e-5 (px and score); return whether to the bit."""
+    """Assert that two results agree within 1e-4 px and 1e-5 of a score; return whether to the bit."""
     assert torch.equal(a.labels, b.labels)
-    assert torch.allclose(a.boxes, b.boxes, atol=1e-5, rtol=0)
+    assert torch.allclose(a.boxes, b.boxes, atol=1e-4, rtol=0)  # 320 px have steps of 3e-5
     assert torch.allclose(a.scores, b.scores, atol=1e-5, rtol=0)
     return torch.equal(a.boxes, b.boxes) and torch.equal(a.scores, b.scores)
 
 
 def test_the_boxes_do_not_depend_on_the_batch(noisy: tuple[Path, list[np.ndarray], list[Result]]) -> None:
-    path, pictures, alone = noisy
+    path, pictures, _ = noisy
     torch.set_num_threads(2)  # one batch may be shared out otherwise than another
     predictor = Predictor(path)
+    alone = [result for picture in pictures for result in predictor.predict([picture], **LOW)]
     assert sum(len(r.boxes) for r in alone) > 100
     equal = []
 
