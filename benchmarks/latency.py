@@ -21,6 +21,9 @@ from peer import OURS, PEERS, THREADS, answer
 from rows import RESULTS, ROOT, Row, add, finished, moment, read
 from speed import SIZES
 
+PARAMETERS = ("parameters", "fused_parameters")
+"""Of a row; those of before 22 November 2026 have the first alone."""
+
 
 def main() -> None:
     """Run what is missing, print what is there."""
@@ -48,7 +51,7 @@ def show(rows: Sequence[Row]) -> None:
           f"| rounds |\n|{'---|' * 8}")  # fmt: skip
     for model in (OURS, *PEERS):
         if own := [row for row in rows if row["model"] == model]:
-            counts = [f"{own[0][name] / 1e6:.2f}" for name in ("parameters", "fused_parameters")]
+            counts = [f"{own[0][name] / 1e6:.2f}" if name in own[0] else "" for name in PARAMETERS]
             series = [[row["forward_ms"][str(size)] for row in own] for size in SIZES]
             times = [f"{pick(values):.1f}" for values in series for pick in (statistics.median, min)]
             print(f"| {' | '.join([model, *counts, *times, str(len(own))])} |")

@@ -193,9 +193,9 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.ndarr
 
 
 def same(a: Result, b: Result) -> bool:
-    """Assert that two results agree within 1e-4 px and 1e-5 of a score; return whether to the bit."""
+    """Assert that two results agree within 1e-5 (px and score); return whether to the bit."""
     assert torch.equal(a.labels, b.labels)
-    assert torch.allclose(a.boxes, b.boxes, atol=1e-4, rtol=0)  # 320 px have steps of 3e-5
+    assert torch.allclose(a.boxes, b.boxes, atol=1e-5, rtol=0)
     assert torch.allclose(a.scores, b.scores, atol=1e-5, rtol=0)
     return torch.equal(a.boxes, b.boxes) and torch.equal(a.scores, b.scores)
 
