@@ -76,7 +76,7 @@ def line(rows: Sequence[Row], ap: float | None) -> str:
         f"{statistics.fmean(row['AP50'] for row in rows):.3f}", "" if last is None else f"{last:.3f}",
         f"{typical['seconds']:.0f}", f"{typical['seconds_an_epoch']:.1f}",
         time_to(rows, ap) if first["model"] == OURS else "", f"{first['parameters'] / 1e6:.2f}", *costs,
-        f"{statistics.median(row['calibration_ms'] for row in rows):.1f}",
+        f"{statistics.median(row['calibration_ms'] for row in rows):.1f}", first["threads"],
     ]  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
 
@@ -85,7 +85,7 @@ def show(rows: Sequence[Row]) -> None:
     """Print the table; what differs in more than the seed stands in rows of its own."""
     titles = ["data", "model", "epochs", "AP by seed", "mean", "spread", "AP50", "AP, last epoch", "seconds",
               "s an epoch", f"s to {REFERENCE}'s AP", "M parameters", "forward ms, 320 / 640 px",
-              "images/s, batches of 1 / 16", "calibration ms"]  # fmt: skip
+              "images/s, batches of 1 / 16", "calibration ms", "threads"]  # fmt: skip
     print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
     for data in DATA:
         own = [row for row in rows if row["data"] == data]

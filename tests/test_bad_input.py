@@ -20,6 +20,8 @@ from tests.test_readers import load
 from yolite import paths
 from yolite.build import build_detector, placeholder_anchors
 from yolite.checkpoint import load_checkpoint
+from yolite.commands.common import config_of_weights
+from yolite.commands.findings import FindingsFiles, _own_folder
 from yolite.console import Console
 from yolite.data import digits
 from yolite.data.images import write_image
@@ -133,6 +135,57 @@ def test_a_json_may_lie_in_a_folder_that_is_not_there_yet(cli: Cli, shapes: Path
     status, _, _ = cli("anchors", "--data", shapes, "--k", 3, "--json", tmp_path / "new" / "a.json")
     assert status == 0
     assert (tmp_path / "new" / "a.json").is_file()
+
+
+def test_a_picture_of_an_unknown_ending(tmp_path: Path) -> None:
+    for name, words in (("a.foo", "as .foo"), ("a", "as a file without ending")):
+        with pytest.raises(UserError, match=rf"{name} \(30x20 px\) cannot be written {words}"):
+            write_image(tmp_path / name, np.zeros((20, 30, 3), np.uint8))
+
+
+def test_a_folder_that_another_program_took(cli: Cli, weights: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    """Between the choice of runs/NAME-N and its first file another program can make it."""
+    write_image(tmp_path / "a.png", np.zeros((20, 30, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    taken = tmp_path / "runs" / "detect-1"
+    monkeypatch.setattr("yolite.commands.detect.Predictor", lambda *_: taken.mkdir(parents=True))
+    refused(cli("detect", "a.png", "--weights", weights), "detect-1 has just been made by another program")
+    real, calls = paths.free_run_folder, []
+
+    def free(parent: Path, name: str) -> Path:
+        folder = real(parent, name)
+        if not calls:
+            (tmp_path / folder).mkdir(parents=True)
+        calls.append(folder)
+        return folder
+
+    (tmp_path / "away").symlink_to(tmp_path / "unmounted")
+    monkeypatch.setattr("yolite.commands.findings.free_run_folder", lambda *_: Path("away/evaluate-1"))
+    assert _own_folder().worst is None
+    monkeypatch.setattr("yolite.commands.findings.free_run_folder", free)
+    assert _own_folder() == FindingsFiles(*(Path("runs/evaluate-2") / f"{n}.json" for n in ("worst", "detections")))
+
+
+def test_other_data_has_lists_of_its_own() -> None:
+    """Whether it is named by --data or by a word."""
+    stored = {"data": {"source": "voc", "val": "test"}}
+    assert config_of_weights(stored, {}, {}).data.val == "test"
+    assert config_of_weights(stored, {"data": {"source": "other"}}, {}).data.val is None
+    assert config_of_weights(stored, {}, {"data": {"source": "other"}}).data.val is None
+    assert config_of_weights(stored, {}, {"data": {"source": "other", "val": "x"}}).data.val == "x"
+
+
+def test_evaluate_asks_the_processor_where_a_runtime_needs_asking(cli: Cli, monkeypatch) -> None:
+    asked = []
+
+    def build(name: str, processes: object) -> torch.device:
+        asked.append(name)
+        raise UserError("far enough")
+
+    monkeypatch.setattr("yolite.weights.build_device", build)
+    for name in ("a.onnx", "a.xml", "a.pt2", "run"):
+        refused(cli("evaluate", "--weights", name), "far enough")
+    assert asked == ["cpu", "cpu", "auto", "auto"]
 
 
 def test_a_picture_cannot_take_the_name_of_a_folder(cli: Cli, weights: Path, tmp_path: Path) -> None:  # noqa: F811

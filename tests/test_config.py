@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_explain import loud, saved
+from yolite.commands.train import configure
 from yolite.config import Config, parse_imgsz, to_plain
 from yolite.errors import UserError
 from yolite.settings import load_config, make_config, merge, parse_words, replace_setting
@@ -40,6 +42,34 @@ def test_order_of_layers(tmp_path: Path) -> None:
     file.write_text("train: {epochs: 5, lr: 0.1, batch: 4}\n")
     config = load_config("yolite-s", file, {"train": {"lr": 0.2, "batch": 8}}, ["train.batch=2"])
     assert (config.model.width, config.train.epochs, config.train.lr, config.train.batch) == (2.0, 5, 0.2, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "other"),
+    [
+        ("yolite-s", "model: {name: yolite-n}\n", "yolite-n"),
+        ("yolov3", "model: {backbone: [{block: conv, out: 8, kernel: 3}]}\n", "a network of its own"),
+    ],
+)
+def test_two_networks_are_refused(tmp_path: Path, model: str, text: str, other: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"--model {model}, but .*c.yaml describes {other}: leave --model out"):
+        load_config(model, file)
+    if other != "a network of its own":
+        assert load_config(other, file).model.name == load_config(None, file).model.name == other
+
+
+def test_weights_bring_their_network_unless_a_file_names_one(tmp_path: Path) -> None:
+    weights = saved(tmp_path / "w.ckpt", loud("yolite-n"), to_plain(load_config("yolite-s", options={"imgsz": 64})))
+    file = tmp_path / "c.yaml"
+    file.write_text("augment: {hflip: 0.25}\n")
+    config = configure(None, file, {"weights": str(weights)}, [])
+    assert (config.model.name, config.imgsz, config.augment.hflip) == ("yolite-s", (64, 64), 0.25)
+    file.write_text(f"weights: {weights}\n")
+    assert configure(None, file, {}, []).model.name == "yolite-s"
+    file.write_text(f"weights: {weights}\nmodel: {{name: yolite-n}}\n")
+    assert configure(None, file, {}, []).model.name == "yolite-n"
 
 
 def test_a_plain_config_reads_back_the_same() -> None:

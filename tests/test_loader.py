@@ -7,10 +7,12 @@ import torch
 
 from yolite.console import Console
 from yolite.data.images import ImageError
-from yolite.data.loader import EpochSampler, PlainSet, TrainLoader, plain_batches
+from yolite.data.loader import EpochSampler, PlainSet, TrainLoader, choose_workers, plain_batches
 from yolite.data.pictures import Pictures
 from yolite.data.transforms import Augment
+from yolite.errors import UserError
 from yolite.geometry import Letterbox
+from yolite.processes import Processes
 from yolite.reading import build_dataset
 from yolite.settings import make_config
 from yolite.structures import Batch, Preprocess
@@ -41,6 +43,28 @@ def test_workers_change_nothing(shapes: Path) -> None:
     assert all(b.images.shape == (5, 3, 96, 96) for b in alone)
     for workers in (1, 2):
         assert all(same(a, b) for a, b in zip(alone, batches(shapes, workers), strict=True))
+
+
+def test_buffers_hold_the_share_of_a_process(shapes: Path) -> None:
+    """16 pictures, of which one of three processes computes 6 in two parts of 3."""
+    loader = TrainLoader(pictures(shapes), AUGMENT, 16, 7, 3, 1, parts=2, processes=Processes(1, 3))
+    assert loader._handover._pixels.shape[1] == 3
+    assert [len(batch.indices) for batch in loader.epoch(0)] == [3, 2]
+    loader.close()
+
+
+def test_no_room_in_shared_memory_is_one_sentence(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensor: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(UserError, match=r"has no room for 0 MiB .*No space left.* --shm-size .*data.workers=0"):
+        TrainLoader(pictures(shapes), AUGMENT, 4, 7, 3, 1)
+
+
+def test_processes_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yolite.data.loader.os.cpu_count", lambda: 32)
+    assert [choose_workers(world) for world in (1, 2, 8, 32, 64)] == [8, 8, 3, 0, 0]
 
 
 def test_the_cache_changes_nothing(shapes: Path) -> None:

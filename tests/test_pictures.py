@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import cv2
@@ -11,14 +12,18 @@ import pytest
 
 from tests.conftest import write_yolo
 from tests.test_loader import AUGMENT, same
+from yolite import processes
 from yolite.console import Console
 from yolite.data import pictures as module
 from yolite.data.loader import TrainLoader, plain_batches
 from yolite.data.pictures import Pictures
 from yolite.errors import UserError
+from yolite.processes import ALONE, Processes, memory_size
 from yolite.reading import build_dataset
 from yolite.settings import make_config
 from yolite.structures import Preprocess
+from yolite.training import decide
+from yolite.training.resume import hash_labels
 
 
 @pytest.fixture
@@ -103,6 +108,63 @@ def test_a_damaged_index_is_made_again_and_a_full_disk_is_told(data: Path, tmp_p
     with pytest.raises(UserError, match=r"data\.cache=off"):
         opened(data).fill_cache(folder=tmp_path / "other")
     assert not list((tmp_path / "other").iterdir())
+
+
+def test_pictures_are_decoded_a_few_ahead(tmp_path: Path, monkeypatch) -> None:
+    """A slow disk must not let all of them pile up in memory."""
+    made = opened(write_yolo(tmp_path / "d", {"train": 40}))
+    read, begun = module.read_image, []
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(module, "read_image", lambda path: begun.append(path) or read(path))
+    decoded = made._decode(None)
+    first = [next(decoded) for _ in range(3)]
+    time.sleep(0.3)
+    assert len(begun) <= 3 + 8
+    assert len(first + list(decoded)) == len(begun) == 40
+
+
+def decided(made: Pictures, tmp_path: Path, free: float, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What ``data.cache=auto`` becomes where no RAM is left and a disk has ``free`` times the set."""
+    monkeypatch.setattr(decide, "memory_size", lambda: 0)
+    monkeypatch.setattr(decide, "free_bytes", lambda folder: int(free * made.cache_bytes))
+    config = make_config({"data": {"cache_dir": str(tmp_path / "cache")}})
+    return decide.decide_cache(made, "train", config, Console(quiet=True), ALONE)
+
+
+def test_the_file_of_an_earlier_run_is_taken_where_it_fills_the_disk(data: Path, tmp_path: Path, monkeypatch) -> None:
+    assert decided(opened(data), tmp_path, 1.5, monkeypatch) == "off"
+    assert decided(opened(data), tmp_path, 2.5, monkeypatch) == "disk"
+    assert decided(opened(data), tmp_path, 1.5, monkeypatch) == "disk"  # what it has written is its own
+
+
+def test_all_processes_take_rank_0s_cache(data: Path, tmp_path: Path, monkeypatch) -> None:
+    class Second(Processes):
+        def from_main(self, value):
+            return "off"
+
+    config = make_config({"data": {"cache_dir": str(tmp_path / "cache")}})
+    assert decide.decide_cache(opened(data), "train", config, Console(quiet=True), Second()) == "off"
+
+
+def test_changed_labels_are_found_where_images_share_a_name(tmp_path: Path) -> None:
+    """a/s000.png and b/s000.png: both have the id s000."""
+    for folder in "ab":
+        write_yolo(tmp_path / "d" / folder, {"train": 2})
+    (tmp_path / "data.yaml").write_text("path: d\ntrain: [a/images/train, b/images/train]\nnames: [block, disc]\n")
+    before = hash_labels(opened(tmp_path / "data.yaml"))
+    assert list(before) == ["s000", "s001", "s000 (2)", "s001 (2)"]
+    label = tmp_path / "d" / "a" / "labels" / "train" / "s000.txt"
+    label.write_text(label.read_text().replace("0.", "0.0", 1))
+    after = hash_labels(opened(tmp_path / "data.yaml"))
+    assert [name for name in before if before[name] != after[name]] == ["s000"]
+
+
+def test_memory_is_that_of_the_container(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(processes, "_MEMORY_LIMITS", (str(tmp_path / "memory.max"), "/nowhere"))
+    whole = memory_size()
+    for text, size in (("max\n", whole), ("1048576\n", 2**20), (f"{2 * whole}", whole)):
+        (tmp_path / "memory.max").write_text(text)
+        assert memory_size() == size
 
 
 def test_a_square_picture_from_the_file_can_be_batched(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

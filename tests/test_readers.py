@@ -369,6 +369,14 @@ def test_polygons_and_poses_give_their_boxes(three_formats: dict[str, Path]) -> 
     assert [(p.kind, p.line, p.note) for p in split.problems] == [("polygon", 1, True), ("pose", 2, True)]
 
 
+def test_images_of_voc_may_end_in_capitals(three_formats: dict[str, Path]) -> None:
+    folder = three_formats["voc"] / "JPEGImages"
+    (folder / "s003.png").rename(folder / "s003.PNG")
+    split = load(three_formats["voc"])
+    assert len(split.samples) == 6
+    assert not split.problems
+
+
 def test_ids_that_stand_twice(three_formats: dict[str, Path]) -> None:
     with edited(three_formats["coco"].parent / "coco.json") as content:
         content["images"].append({**content["images"][1], "id": 10})

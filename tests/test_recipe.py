@@ -11,13 +11,14 @@ from tests.conftest import write_yolo
 from tests.programs.gradients import batch
 from tests.test_models import make
 from tests.test_training import SMALL, train
-from yolite.build import build_layers
+from yolite.build import build_layers, build_loss
 from yolite.checkpoint import load_checkpoint
+from yolite.config import LossConfig
 from yolite.errors import UserError
 from yolite.processes import ALONE
 from yolite.settings import load_config
 from yolite.structures import HeadSpec, Preprocess
-from yolite.training.batch import choose_batch, largest
+from yolite.training.batch import choose_batch, largest, try_step
 from yolite.training.ema import EMA
 from yolite.training.loss import DetectionLoss
 from yolite.training.optim import (
@@ -30,7 +31,7 @@ from yolite.training.optim import (
 )
 from yolite.training.parts import class_loss
 from yolite.training.place import Place
-from yolite.training.step import Stepper, StepSettings, draw_size
+from yolite.training.step import Stepper, StepSettings, draw_size, sizes_of
 from yolite.training.watch import GradientLog, Watch
 
 LAYERS = build_layers(load_config("yolite-n").model)
@@ -131,11 +132,26 @@ def test_steps_of_the_rate() -> None:
 
 
 def test_input_sizes_are_multiples_of_32_in_range_and_repeat() -> None:
-    sizes = [draw_size((320, 256), 0.5, 7, draw) for draw in range(60)]
-    assert sizes == [draw_size((320, 256), 0.5, 7, draw) for draw in range(60)]
+    sizes = [draw_size((320, 256), 0.5, 32, 7, draw) for draw in range(60)]
+    assert sizes == [draw_size((320, 256), 0.5, 32, 7, draw) for draw in range(60)]
     assert {h for h, _ in sizes} == set(range(160, 481, 32))
     assert all(w % 32 == 0 and abs(w / h - 0.8) < 0.15 for h, w in sizes)
-    assert draw_size((320, 256), 0.0, 7, 3) == (320, 256)
+    assert draw_size((320, 256), 0.0, 32, 7, 3) == (320, 256)
+    assert sizes[:4] == [(480, 384), (352, 288), (192, 160), (352, 288)]  # a resumed run draws the same
+
+
+def test_an_input_between_two_cells_is_refused() -> None:
+    model = make("yolite-n", 3)
+    model.check_size((64, 96))
+    with pytest.raises(ValueError, match=r"its coarsest cells have 32 px, so .* cannot be 64x80"):
+        model.check_size((64, 80))
+
+
+def test_input_sizes_follow_a_coarser_grid() -> None:
+    assert sizes_of((640, 640), 0.25, 64) == [(side, side) for side in (512, 576, 640, 704, 768)]
+    assert sizes_of((416, 416), 0.5, 32)[-1] == (640, 640)
+    assert sizes_of((320, 256), 0.0, 32) == [(320, 256)]
+    assert {draw_size((640, 640), 0.25, 64, 7, draw) for draw in range(60)} == set(sizes_of((640, 640), 0.25, 64))
 
 
 def test_the_loss_sees_targets_at_the_drawn_size() -> None:
@@ -173,7 +189,11 @@ def test_the_largest_batch_is_found_by_trying() -> None:
     assert tried == [1, 2, 4, 8, 16, 32, 64]
     assert largest(lambda n: True, 100) == 64
     assert largest(lambda n: False, 100) == 0
-    assert choose_batch(make("yolite-n", 3), (64, 64), 0.0, "fp32", 5) == (5, "no GPU to fill")
+    model = make("yolite-n", 3)
+    loss = build_loss(LossConfig(), model.specs)
+    assert choose_batch(model, loss, (64, 64), 0.0, "fp32", 5) == (5, "no GPU to fill")
+    try_step(model, loss, 2, (64, 96), "bf16")
+    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_the_run_watches_itself() -> None:

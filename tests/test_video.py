@@ -149,6 +149,12 @@ def picture(number: int) -> np.ndarray:
     return np.full((8, 8, 3), number, np.uint8)
 
 
+def test_a_video_is_read_past_the_end_that_it_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count in the header of some containers is an estimate."""
+    assert read_fake([picture(n) for n in range(5)], 3, monkeypatch) == "0 1 2 3 4"
+    assert read_fake([picture(n) for n in range(5)], 3, monkeypatch, stride=2) == "0 2 4"
+
+
 def read_fake(frames: list[np.ndarray | None], stated: int, monkeypatch: pytest.MonkeyPatch, stride: int = 1) -> str:
     monkeypatch.setattr(video, "open_capture", lambda _: FakeCapture(frames, stated))
     found = list(VideoFile(Path("a.mp4")).read(stride))

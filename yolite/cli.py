@@ -298,11 +298,15 @@ def convert(
     words: Words = None,
     data: Data = None,
     link: Annotated[bool, typer.Option("--link", help="symbolic links to the images instead of copies")] = False,
+    val_share: Annotated[
+        float | None,
+        typer.Option(help="divide train: a half, third, fourth ... of it becomes val (0.2: a fifth)"),
+    ] = None,
 ) -> None:
-    """Write a data set in another format; what that format cannot hold is said."""
+    """Write a data set in another format, or divide it; what that format cannot hold is said."""
     from yolite.commands.convert import convert_data
 
-    convert_data(_options(data__source=data), words or [], to, out, link)
+    convert_data(_options(data__source=data), words or [], to, out, link, val_share)
 
 
 @app.command("import")

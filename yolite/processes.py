@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -98,9 +99,17 @@ ALONE = Processes()
 """The one process of a program that torchrun did not start."""
 
 
+_MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where a container reads how much memory it may take (cgroup 2, cgroup 1)."""
+
+
 def memory_size() -> int:
-    """Return the bytes of RAM of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the bytes of RAM of this machine, or of the container that this runs in."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in map(Path, _MEMORY_LIMITS):
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            sizes.append(int(limit.read_text()))
+    return min(sizes)
 
 
 def join() -> Processes:

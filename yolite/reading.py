@@ -75,12 +75,17 @@ def load_splits(dataset: DataSet, roles: Sequence[str], console: Console) -> lis
     return splits
 
 
+def where_of(dataset: DataSet) -> str:
+    """Return the path by which what was found of a data set is kept."""
+    return str(Path(dataset.where).absolute())
+
+
 def look_into(dataset: DataSet, splits: Sequence[Split], console: Console) -> list[Split]:
     """Look into every image of these splits, and say where it is kept what was found."""
     if not any(sample.path for split in splits for sample in split.samples):
         return list(splits)
     with console.track("looking into the images") as progress:
-        examined, line = examine(splits, str(Path(dataset.where).absolute()), progress)
+        examined, line = examine(splits, where_of(dataset), progress)
     console.say(line)
     return examined
 

@@ -194,6 +194,10 @@ def load_config(
     if model or not stated.get("backbone"):
         name = model or stated.get("name") or "yolite-n"
         base = read_config_file(descriptor(str(name), "configs", "model"))
+        own = base.get("model", {}).get("name")
+        if model and (stated.get("backbone") or stated.get("name", own) != own):
+            other = stated.get("name", "a network of its own")
+            raise UserError(f"--model {model}, but {file} describes {other}: leave --model out, or take another file")
     return make_config(base, from_file, options or {}, from_words)
 
 

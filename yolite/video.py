@@ -98,8 +98,9 @@ class VideoFile:
 
     def _read(self, capture: Any, stride: int) -> Iterator[Frame]:
         number, good, broken = 0, 0, list[int]()
-        while not (self.frames and number >= self.frames) and len(broken) < GIVE_UP:
+        while len(broken) < GIVE_UP:
             at, image = number / self.rate, None
+            left = number < self.frames  # what a file states may be an estimate: it is read to its end
             ok = capture.grab()
             if ok and number % stride == 0:
                 ok, image = capture.retrieve()
@@ -108,7 +109,7 @@ class VideoFile:
                 good, broken = good + 1, []
                 if image is not None:
                     yield Frame(number, at, self.rate, _rgb(image))
-            elif self.frames:
+            elif left:
                 broken.append(number)
             else:
                 break

@@ -51,7 +51,8 @@ def read_imgsz(text: Any) -> Size | None:
 
 def config_of_weights(stored: Mapping[str, Any], options: Mapping[str, Any], settings: Mapping[str, Any]) -> Config:
     """Return the settings that weights were trained with, with those over them that were given now."""
-    if "data" in options:
+    typed = settings.get("data", {})
+    if "data" in options or (isinstance(typed, Mapping) and "source" in typed):
         # other data: none of the lists of the data it was trained on
         stored = merge(stored, {"data": {"train": None, "val": None, "test": None}})
     return make_config(stored, {"device": "auto"}, options, settings)

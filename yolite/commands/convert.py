@@ -12,14 +12,18 @@ from yolite.config import Config
 from yolite.console import Console
 from yolite.data.convert import Format, Part, check_out, make_parts, write_dataset
 from yolite.data.dataset import ROLES, DataSet, Split
+from yolite.data.divide import check_share, divide
+from yolite.data.inspect import Store, inspect
 from yolite.data.readers.voc import list_names
 from yolite.errors import UserError
-from yolite.reading import build_dataset, load_split
+from yolite.reading import build_dataset, load_split, where_of
 from yolite.settings import load_config
 
 
-def convert_data(options: Mapping[str, Any], words: Sequence[str], to: str, out: Path, link: bool) -> None:
-    """Write every role of a data set in another format.
+def convert_data(
+    options: Mapping[str, Any], words: Sequence[str], to: str, out: Path, link: bool, val_share: float | None
+) -> None:
+    """Write every role of a data set in another format; with a ``val_share`` divide its train into train and val.
 
     Raises:
         UserError: no data, an unknown format, or an ``out`` that cannot be written.
@@ -30,10 +34,14 @@ def convert_data(options: Mapping[str, Any], words: Sequence[str], to: str, out:
         raise UserError(f"--to {to!r} is not known: give {', '.join(formats)}")
     roles = [f"data.{role}" for role in ROLES]
     settings_of_use(words, ["data.source", *roles], "convert", f"only {', '.join(roles)} can be chosen")
+    if val_share is not None:
+        check_share(val_share)
     check_out(out)
     config = load_config(None, None, options, words)
     dataset = build_dataset(config, console)
     splits = read_roles(dataset, config, console)
+    if val_share is not None:
+        splits = hold_out(splits, dataset, val_share, console)
     parts = make_parts(splits, dataset.kind, formats[to])
     with console.track("writing") as progress:
         write_dataset(parts, formats[to], out, link, progress, dataset.searched)
@@ -68,6 +76,31 @@ def read_roles(dataset: DataSet, config: Config, console: Console) -> list[tuple
         shown = ", ".join(unused[:3]) + (" ..." if len(unused) > 3 else "")
         console.warn(f"lists that play no role are left out: {len(unused)} ({shown}); data.ROLE=NAME chooses others")
     return [(group, load_split(dataset, group[0], console)) for group in groups.values()]
+
+
+def hold_out(
+    splits: Sequence[tuple[list[str], Split]], dataset: DataSet, share: float, console: Console
+) -> list[tuple[list[str], Split]]:
+    """Divide what plays train into train and val.
+
+    Raises:
+        UserError: nothing plays train, val has pictures of its own, or it cannot be divided so.
+    """
+    whole = next((split for roles, split in splits if "train" in roles), None)
+    if whole is None:
+        raise UserError(f"{dataset.where} has nothing for train: say what is to be divided with data.train=NAME")
+    others = [(roles, split) for roles, split in splits if "train" not in roles]
+    if any("val" in roles for roles, _ in others):
+        raise UserError(f"{dataset.where} has pictures for val already: leave --val-share out")
+    with console.track("looking into the images") as progress:
+        looks, line = inspect([Path(str(s.path)) for s in whole.samples], Store(where_of(dataset)), progress)
+    console.say(line)
+    train, val = divide(whole, looks, share)
+    seen = {label for sample in val.samples for label in sample.labels[~sample.ignore].tolist()}
+    if unseen := [name for label, name in enumerate(train.names) if label not in seen]:
+        names = ", ".join(unseen[:8]) + (" ..." if len(unseen) > 8 else "")
+        console.warn(f"val shows no object of {names}: there are too few of them, so nothing judges them")
+    return [(["train"], train), (["val"], val), *others]
 
 
 def report(part: Part, to: Format, console: Console) -> None:

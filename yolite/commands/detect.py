@@ -135,7 +135,7 @@ def detect_sources(
     places = places_of(folder, items)
     _check_places(folder, items, places, json)
     predictor = Predictor(weights, device, size, half)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder, exist_ok=out is not None or processes.world > 1)
     own = processes.share(items)
     lines = json is not None and (json.suffix == ".jsonl" or any(isinstance(item, Moving) for item in items))
     started = time.monotonic()
@@ -151,6 +151,18 @@ def detect_sources(
     if json and not (lines and processes.world == 1):
         _write_json(json, lines, tally.entries, processes)
     _summary(tally, len(items), how, time.monotonic() - started, folder, console)
+
+
+def _make(folder: Path, exist_ok: bool) -> None:
+    """Make the folder of the pictures.
+
+    Raises:
+        UserError: another program has made it since it was chosen; its pictures would be written over.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        raise UserError(f"{folder} has just been made by another program: start again, or give --out") from None
 
 
 def _summary(

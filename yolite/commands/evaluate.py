@@ -17,7 +17,6 @@ from yolite.console import Console
 from yolite.data.dataset import Split
 from yolite.data.loader import plain_batches
 from yolite.data.pictures import Pictures
-from yolite.devices import build_device
 from yolite.errors import UserError
 from yolite.evaluation.analysis import analyse
 from yolite.evaluation.coco import CocoResult, coco_metric
@@ -32,7 +31,7 @@ from yolite.reading import build_dataset, load_split
 from yolite.report.evaluation import write_report
 from yolite.settings import load_config, make_config, replace_setting
 from yolite.structures import Batch, Detections, Sample
-from yolite.weights import check_imgsz, open_model
+from yolite.weights import check_imgsz, choose_device, open_model
 
 Seconds = dict[str, float]
 
@@ -53,9 +52,8 @@ def evaluate_weights(
         raise UserError(f"--report tells of the training, which {weights} holds nothing of: give the checkpoint")
     processes = join()
     console = Console(quiet=not processes.main)
-    model = open_model(
-        weights, build_device(make_config({"device": "auto"}, options, settings).device, processes), half=half
-    )
+    name = make_config({"device": "auto"}, options, settings).device
+    model = open_model(weights, choose_device(weights, name, processes), half=half)
     config = replace_setting(config_of_weights(model.config, options, settings), "device", str(model.network.device))
     check_imgsz(weights, model.network, model.preprocess.size, config.imgsz)
     data = load_split(build_dataset(config, console), split, console)

@@ -12,7 +12,7 @@ import torch
 
 from yolite.build import build_loss, fitting_loss
 from yolite.checkpoint import find_weights, load_checkpoint, restore_detector, restore_preprocess
-from yolite.commands.common import check_classes, read_imgsz, settings_of_use
+from yolite.commands.common import check_classes, config_of_weights, read_imgsz, settings_of_use
 from yolite.config import Config, LossConfig
 from yolite.console import Console
 from yolite.data.images import ImageError, read_image
@@ -28,7 +28,7 @@ from yolite.inference import Inference, TorchNetwork
 from yolite.paths import free_run_folder
 from yolite.postprocess import Thresholds
 from yolite.reading import build_dataset, load_split
-from yolite.settings import make_config, merge
+from yolite.settings import make_config, replace_setting
 from yolite.sources import Moving, require_items
 from yolite.structures import Sample, Targets
 from yolite.training.loss import DetectionLoss
@@ -67,10 +67,7 @@ def explain(
     folder = out or free_run_folder(Path("runs"), "explain")
     check_folder(folder, "--out")
     content = load_checkpoint(find_weights(weights))
-    stored = content["config"]
-    if "data" in options:
-        stored = merge(stored, {"data": {"train": None, "val": None, "test": None}})
-    config = make_config(stored, {"device": "cpu"}, options, settings)
+    config = replace_setting(config_of_weights(content["config"], options, settings), "device", "cpu")
     preprocess = restore_preprocess(content)
     if size := read_imgsz(settings.get("imgsz")):
         preprocess = replace(preprocess, size=size)

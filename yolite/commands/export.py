@@ -44,7 +44,7 @@ from yolite.inference import Inference, TorchNetwork, check_input
 from yolite.models.detector import fused
 from yolite.models.summary import summarise
 from yolite.postprocess import Thresholds
-from yolite.reading import build_dataset, load_split
+from yolite.reading import build_dataset, load_splits
 from yolite.structures import Sample
 
 CPU = torch.device("cpu")
@@ -214,7 +214,7 @@ def export_weights(
             f"{weights} was imported, and --int8 is calibrated on pictures like those it will see: give --data"
         )
     dataset = build_dataset(config, console)
-    data = load_split(dataset, split, console)
+    (data,) = load_splits(dataset, [split], console)
     if borrowed:
         console.say(f"{weights} was imported and knows no data: the parity report is made on the pictures of "
                     f"{config.data.source}, without AP; --data takes your own")  # fmt: skip
@@ -223,7 +223,7 @@ def export_weights(
     calibration = None
     if int8:
         role = "train" if "train" in dataset.roles else split
-        pictures = load_split(dataset, role, console)
+        (pictures,) = load_splits(dataset, [role], console)
         console.say(f"INT8: calibrated on {min(CALIBRATION, len(pictures.samples))} pictures of the role {role}")
         calibration = _calibration(pictures, config)
     detector = restore_detector(content)

@@ -21,7 +21,7 @@ from yolite.evaluation.match import NEAR
 from yolite.evaluation.results import results_rows, worst_file
 from yolite.evaluation.worst import doubts
 from yolite.files import check_writable, write_atomically
-from yolite.paths import can_make, free_run_folder
+from yolite.paths import free_run_folder
 from yolite.structures import Detections, Sample
 
 
@@ -100,8 +100,8 @@ class FindingsFiles:
     detections: Path
 
 
-def findings_files(json: Path | None, report: Path | None) -> FindingsFiles:
-    """Return files beside the first of --json and --report that was given, else in a folder runs/evaluate-N.
+def findings_files(json: Path | None, report: Path | None) -> FindingsFiles | None:
+    """Return files beside the first of --json and --report that was given; None: in a folder that is made for them.
 
     Raises:
         UserError: --json or --report, or the files beside it, cannot be written; the report is no .html.
@@ -113,19 +113,32 @@ def findings_files(json: Path | None, report: Path | None) -> FindingsFiles:
         raise UserError(f"--report {report}: the report is a .html")
     beside = json or report
     if beside is None:
-        folder = free_run_folder(Path("runs"), "evaluate")
-        return FindingsFiles(folder / "worst.json" if can_make(folder) else None, folder / "detections.json")
+        return None
     worst, detections = (beside.with_name(f"{beside.stem}-{what}.json") for what in ("worst", "detections"))
     for path in (worst, detections):
         check_writable(path, "the file")
     return FindingsFiles(worst, detections)
 
 
+def _own_folder() -> FindingsFiles:
+    """Make a folder runs/evaluate-N for this program alone; where none can be made nothing can be written."""
+    while True:
+        folder = free_run_folder(Path("runs"), "evaluate")
+        try:
+            folder.mkdir(parents=True)
+        except OSError:
+            if folder.exists():  # another program has just taken this number
+                continue
+            return FindingsFiles(None, folder / "detections.json")
+        return FindingsFiles(folder / "worst.json", folder / "detections.json")
+
+
 def write_findings(
-    files: FindingsFiles, found: Analysis, samples: Sequence[Sample], detections: Sequence[Detections] | None,
+    files: FindingsFiles | None, found: Analysis, samples: Sequence[Sample], detections: Sequence[Detections] | None,
     category_ids: Sequence[int], console: Console,
 ) -> None:  # fmt: skip
     """Write the worst pictures and the detections (None: they came from a file), and say where."""
+    files = files or _own_folder()
     if files.worst is None:
         console.warn("this folder cannot be written: the worst pictures are not; give --json FILE for them")
         return

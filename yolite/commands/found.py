@@ -22,6 +22,7 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 def places_of(out: Path, items: Sequence[Item]) -> dict[str, Path]:
     """Return where each source's picture or video goes: its own name, numbered where two sources share one."""
     places: dict[str, Path] = {}
+    taken: set[Path] = set()
     for item in items:
         if isinstance(item.content, Path):
             stem, suffix = item.content.stem, item.content.suffix.lower()
@@ -32,9 +33,10 @@ def places_of(out: Path, items: Sequence[Item]) -> dict[str, Path]:
             )
         ending = ".mp4" if isinstance(item, Moving) else suffix if suffix in PICTURES else ".jpg"
         path, number = out / f"{stem}{ending}", 2
-        while path in places.values():
+        while path in taken:
             path, number = out / f"{stem}-{number}{ending}", number + 1
         places[item.source] = path
+        taken.add(path)
     return places
 
 

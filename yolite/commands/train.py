@@ -27,7 +27,7 @@ from yolite.paths import free_run_folder
 from yolite.predictor import Predictor
 from yolite.processes import ALONE, Processes, join, leave
 from yolite.report.evaluation import write_report
-from yolite.settings import load_config, make_config, merge, parse_words
+from yolite.settings import load_config, make_config, merge, parse_words, read_config_file
 from yolite.training.place import Place
 from yolite.training.prepare import Prepared, prepare
 from yolite.training.resume import DataHashes, accepted_settings, check_data
@@ -73,29 +73,31 @@ def configure(model: str | None, file: Path | None, options: Mapping[str, Any], 
     Raises:
         UserError: anything wrong with it, or it needs a package that is not installed.
     """
-    weights = options.get("weights") or parse_words(words).get("weights")
-    if weights and model is None and file is None:
+    from_file = read_config_file(file) if file else {}
+    weights = options.get("weights") or parse_words(words).get("weights") or from_file.get("weights")
+    named = from_file.get("model", {})
+    if weights and model is None and not (isinstance(named, Mapping) and ("name" in named or "backbone" in named)):
         content = load_checkpoint(find_weights(weights))
         stored = content["config"]
         base = {key: stored[key] for key in ("imgsz", "model", "preprocess")}
         base["loss"] = fitting_loss(restore_specs(content))
-        config = make_config(base, options, parse_words(words))
+        config = make_config(base, from_file, options, parse_words(words))
     else:
         config = load_config(model, file, options, words)
-    _check_anchors(config, words)
+    _check_anchors(config, merge(from_file, parse_words(words)))
     if config.train.tensorboard:
         require("tensorboard", "tensorboard", "train.tensorboard")
     return config
 
 
-def _check_anchors(config: Config, words: Sequence[str]) -> None:
+def _check_anchors(config: Config, given: Mapping[str, Any]) -> None:
     """Refuse a number of anchors a level that anchors which are given already would overrule.
 
     Raises:
         UserError: they differ.
     """
     code = config.model.code
-    typed = "anchors_per_level" in parse_words(words).get("model", {}).get("code", {})
+    typed = "anchors_per_level" in given.get("model", {}).get("code", {})
     if typed and code.anchors != "auto" and any(len(level) != code.anchors_per_level for level in code.anchors):
         raise UserError(f"model.code.anchors_per_level={code.anchors_per_level} has no effect: the anchors are given, "
                         f"{len(code.anchors[0])} a level; add model.code.anchors=auto to find new ones")  # fmt: skip

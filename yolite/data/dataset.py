@@ -22,6 +22,7 @@ _FOLDER_NAMES: dict[str, tuple[str, ...]] = {
     "val": ("val", "valid", "val2017", "validation"),
     "test": ("test", "test2017", "testing"),
 }
+_DIVIDE = ", or divide train (`yolite convert --val-share 0.2`)"
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class DataSet:
             there = ", ".join(sorted(self.entries)) or "none"
             raise UserError(
                 f"{self.where} has nothing for the role {role!r} (it has: {there}): say what plays it "
-                f"with data.{role}=NAME"
+                f"with data.{role}=NAME{_DIVIDE if role == 'val' and 'train' in self.entries else ''}"
             )
         problems: list[Problem] = []
         unread: Counter[str] = Counter()
@@ -244,7 +245,10 @@ def _from_yaml(file: Path, plain: Mapping[str, Any], overrides: Mapping[str, str
 
 
 def _from_folder(root: Path, overrides: Mapping[str, str]) -> DataSet:
-    """Describe a folder in the usual YOLO layout: images/train and labels/train, or train/images and train/labels."""
+    """Describe a folder in the usual YOLO layout: images/train and labels/train, or train/images and train/labels.
+
+    ``images`` and ``labels`` alone are train.
+    """
     entries: dict[str, Any] = {}
     for role, folders in _FOLDER_NAMES.items():
         for name in folders:
@@ -252,10 +256,13 @@ def _from_folder(root: Path, overrides: Mapping[str, str]) -> DataSet:
                 if role not in entries and (root / path).is_dir():
                     entries[role] = path
     entries.update(overrides)
+    if not entries and all((root / name).is_dir() for name in ("images", "labels")):
+        entries["train"] = "images"  # not divided yet
     if not entries:
         raise UserError(
             f"{root} is not a data set: expected a data.yaml, images/train and images/val, train/images and "
-            "valid/images, or a Pascal VOC root (JPEGImages, Annotations, ImageSets/Main)"
+            "valid/images, images and labels (all of it train), or a Pascal VOC root (JPEGImages, Annotations, "
+            "ImageSets/Main)"
         )
     listed = next((root / n for n in ("classes.txt", "labels/classes.txt") if (root / n).is_file()), None)
     # without names: numbers, as many as all roles need together, so that every role counts alike

@@ -44,8 +44,8 @@ def _candidates(hashes: npt.NDArray[np.uint64]) -> set[tuple[int, int]]:
     return pairs
 
 
-def _alike(looks: Sequence[Look]) -> dict[int, int]:
-    """Return, for pictures that look like an earlier one, the place of that one."""
+def _alike(looks: Sequence[Look]) -> list[tuple[int, int]]:
+    """Return the places of pictures that look alike, the earlier one first, in order."""
     grey = np.array([np.frombuffer(bytes.fromhex(look.grey), np.uint8) for look in looks], np.float32).reshape(-1, 64)
     shape = grey - grey.mean(1, keepdims=True)
     deviation = shape.std(1, keepdims=True)
@@ -55,11 +55,43 @@ def _alike(looks: Sequence[Look]) -> dict[int, int]:
     )
     pairs = [(int(first[g]), i) for i, g in enumerate(group.ravel())]
     pairs += [(int(first[a]), int(first[b])) for a, b in _candidates(hashes)]
-    out: dict[int, int] = {}
-    for low, high in sorted((min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]):
-        if min(deviation[low, 0], deviation[high, 0]) >= _PLAIN and float(shape[low] @ shape[high]) >= _ALIKE:
-            out.setdefault(high, low)
-    return out
+    return [
+        (low, high)
+        for low, high in sorted((min(pair), max(pair)) for pair in pairs if pair[0] != pair[1])
+        if min(deviation[low, 0], deviation[high, 0]) >= _PLAIN and float(shape[low] @ shape[high]) >= _ALIKE
+    ]
+
+
+def _same(looks: Sequence[Look]) -> list[list[int]]:
+    """Return the places of the pictures of each content, in order of the first; what cannot be decoded is left out."""
+    by_digest: dict[str, list[int]] = {}
+    for i, look in enumerate(looks):
+        if look.digest and not look.kind:
+            by_digest.setdefault(look.digest, []).append(i)
+    return list(by_digest.values())
+
+
+def _alike_contents(contents: Sequence[Sequence[int]], looks: Sequence[Look]) -> list[tuple[int, int]]:
+    """Return `_alike` of the first pictures of these contents, as places in ``looks``."""
+    firsts = [places[0] for places in contents]
+    return [(firsts[a], firsts[b]) for a, b in _alike([looks[i] for i in firsts])] if firsts else []
+
+
+def groups_alike(looks: Sequence[Look]) -> list[int]:
+    """Return for each picture the number of its group: pictures that are the same or nearly the same have one."""
+    contents = _same(looks)
+    earlier = list(range(len(looks)))
+
+    def first(place: int) -> int:
+        while earlier[place] != place:
+            place = earlier[place]
+        return place
+
+    pairs = [(places[0], other) for places in contents for other in places[1:]]
+    for pair in pairs + _alike_contents(contents, looks):
+        low, high = sorted(map(first, pair))
+        earlier[high] = low
+    return [first(place) for place in range(len(looks))]
 
 
 def find_duplicates(roles: Sequence[str], paths: Sequence[Path], looks: Sequence[Look]) -> list[tuple[int, Problem]]:
@@ -73,14 +105,12 @@ def find_duplicates(roles: Sequence[str], paths: Sequence[Path], looks: Sequence
     Returns:
         The place of each such picture, and the finding.
     """
-    by_digest: dict[str, list[int]] = {}
-    for i, look in enumerate(looks):
-        if look.digest and not look.kind:
-            by_digest.setdefault(look.digest, []).append(i)
-    firsts = [places[0] for places in by_digest.values()]
-    alike = {firsts[high]: firsts[low] for high, low in _alike([looks[i] for i in firsts]).items()} if firsts else {}
+    contents = _same(looks)
+    alike: dict[int, int] = {}
+    for low, high in _alike_contents(contents, looks):
+        alike.setdefault(high, low)
     found = []
-    for places in by_digest.values():
+    for places in contents:
         for i in places:
             earlier, how = (places[0], "duplicate") if i != places[0] else (alike.get(i, i), "similar")
             if earlier == i:

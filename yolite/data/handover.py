@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from yolite.errors import UserError
 from yolite.structures import Batch, Size, Targets
 
 Key = TypeVar("Key")
@@ -31,11 +32,20 @@ class Handover(Dataset[Parcel], Generic[Key]):
         batch: Most pictures a batch.
         size: (H, W) of the pictures.
         buffers: One more than the batches that are under way at once.
+
+    Raises:
+        UserError: shared memory has no room for them.
     """
 
     def __init__(self, samples: Dataset[Batch], batch: int, size: Size, buffers: int) -> None:
         self._samples = samples
-        self._pixels = torch.zeros(buffers, batch, *size, 3, dtype=torch.uint8).share_memory_()
+        try:
+            self._pixels = torch.zeros(buffers, batch, *size, 3, dtype=torch.uint8).share_memory_()
+        except RuntimeError as error:
+            raise UserError(
+                f"shared memory has no room for {buffers * batch * size[0] * size[1] * 3 / 2**20:.0f} MiB of batches "
+                f"({str(error).splitlines()[0]}): give it more (docker run --shm-size 1g), or data.workers=0"
+            ) from None
 
     def jobs(self, batches: Iterable[list[Key]]) -> Iterator[Job[Key]]:
         """Give each batch the buffer whose turn it is."""

@@ -297,9 +297,15 @@ def write_image(path: Path, image: Image, quality: int = 92) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    ok, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    bgr, size = cv2.cvtColor(image, cv2.COLOR_RGB2BGR), f"{image.shape[1]}x{image.shape[0]} px"
+    try:
+        ok, encoded = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:  # an unknown ending
+        ok = False
     if not ok:
-        raise ImageError(f"{path} cannot be encoded as {path.suffix}")
+        raise UserError(
+            f"picture {path} ({size}) cannot be written as {path.suffix or 'a file without ending'}: name it .png"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded.tobytes())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -222,9 +223,9 @@ def _as_it_is(parcel: Any) -> Any:
     return parcel
 
 
-def choose_workers(setting: str | int) -> int:
-    """Decide ``data.workers: auto``: one process less than there are processors, at most 8."""
-    return max(0, min(8, (os.cpu_count() or 1) - 1)) if setting == "auto" else int(setting)
+def choose_workers(local_world: int) -> int:
+    """Decide ``data.workers: auto``: one less than this process's share of the processors, at most 8."""
+    return max(0, min(8, (os.cpu_count() or 1) // local_world - 1))
 
 
 class TrainLoader:
@@ -238,13 +239,16 @@ class TrainLoader:
         self._workers, self._letterboxes = workers, pictures.letterboxes
         if not workers:
             return
-        self._handover = Handover[Key](self._set, batch, pictures.preprocess.size, workers * AHEAD + 1)
+        largest = math.ceil(math.ceil(batch / processes.world) / parts)
+        self._handover = Handover[Key](self._set, largest, pictures.preprocess.size, workers * AHEAD + 1)
         self._loader = DataLoader(
             self._handover,
             sampler=Jobs(self._handover, self.sampler),
             batch_size=None,  # a job is a whole batch
             collate_fn=_as_it_is,
             num_workers=workers,
+            # pictures in RAM are shared with a process that is forked, and copied for one that is started otherwise
+            multiprocessing_context="fork" if sys.platform == "linux" else None,
             prefetch_factor=AHEAD,
             persistent_workers=True,
             worker_init_fn=_start_process,

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,11 +77,17 @@ class Pictures:
             except ImageError as error:
                 return str(error)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done, result in enumerate(pool.map(one, range(len(self.samples))), 1):
+        count, threads = len(self.samples), os.cpu_count() or 1
+        with ThreadPoolExecutor(threads) as pool:
+            # a few ahead, not all: a slow disk would let decoded pictures fill the memory
+            begun = deque(pool.submit(one, index) for index in range(min(count, 4 * threads)))
+            for done in range(1, count + 1):
+                result = begun.popleft().result()
+                if done + len(begun) < count:
+                    begun.append(pool.submit(one, done + len(begun)))
                 yield result
                 if progress:
-                    progress(done, len(self.samples))
+                    progress(done, count)
 
     def _stamps(self) -> tuple[str, str]:
         """Return a name for this set of pictures at this size, and a hash that changes with any of their files.

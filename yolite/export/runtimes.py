@@ -88,6 +88,11 @@ def open_onnx(path: Path, device: torch.device, outputs: Outputs) -> tuple[dict[
         session = runtime.InferenceSession(part.SerializeToString(), options, providers=providers)
     except Exception as error:  # onnxruntime raises exceptions of C++ by many names
         raise _refuse(path, error) from None
+    if device.type == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise UserError(
+            f"{path}: ONNX Runtime cannot load its CUDA libraries and would compute on the processor: give --device "
+            "cpu, or install the onnxruntime-gpu of this CUDA"
+        )
 
     def run(images: Tensor) -> list[Tensor]:
         found = session.run(names, {"images": images.cpu().numpy()})

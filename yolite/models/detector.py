@@ -66,11 +66,16 @@ class Detector(nn.Module):
 
     def check_size(self, size: Size) -> None:
         """Raise ValueError if the network cannot read an input of ``size`` (H, W) in px."""
-        only = self.fixed_size
+        only, stride = self.fixed_size, self.max_stride
         if only is not None and tuple(size) != only:
             raise ValueError(
                 f"its head is fully connected, so its input size is fixed to {only[0]}x{only[1]}, and cannot be "
                 f"{size[0]}x{size[1]}: leave imgsz out"
+            )
+        if any(side % stride for side in size):
+            raise ValueError(
+                f"its coarsest cells have {stride} px, so its input has whole multiples of that, and cannot be "
+                f"{size[0]}x{size[1]}"
             )
 
     def forward(self, images: Tensor) -> list[Tensor]:

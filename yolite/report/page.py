@@ -14,12 +14,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import cv2
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from yolite import __version__
 from yolite.files import write_atomically
 
-PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "pycocotools")
+PACKAGES = ("torch", "torchvision", "numpy", "pycocotools")
 """Whose versions are on the page."""
 
 
@@ -60,4 +61,5 @@ def command_line() -> str:
 def versions() -> dict[str, str]:
     """Return the versions that the numbers come from."""
     found = {"yolite": __version__, "Python": platform.python_version()}
-    return found | {name: metadata.version(name) for name in PACKAGES} | {"system": platform.platform(terse=True)}
+    found |= {name: metadata.version(name) for name in PACKAGES}
+    return found | {"OpenCV": cv2.__version__, "system": platform.platform(terse=True)}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from yolite.anchors import AnchorReport, fit_report, kmeans_anchors, split_by_level
-from yolite.build import build_specs, placeholder_anchors
+from yolite.build import build_loss, build_specs, placeholder_anchors
 from yolite.config import Config
 from yolite.console import Console
 from yolite.data.balance import boxes_seen, epoch_size, image_weights
@@ -42,7 +42,10 @@ def decide_cache(pictures: Pictures, role: str, config: Config, console: Console
         if size <= memory_size() / 4 / processes.local_world:
             setting = "ram"
         else:
-            setting = "disk" if size <= free_bytes(folder) / 2 else "off"
+            file = pictures.cache_file(folder)
+            own = min(file.stat().st_size, size) if file.is_file() else 0  # of an earlier run
+            setting = "disk" if size <= (free_bytes(folder) + own) / 2 else "off"
+        setting = processes.from_main(setting)  # all take turns, or none does
     if setting == "off":
         console.say(f"{role}: images are read from their files every time (data.cache=off)")
         return setting
@@ -121,7 +124,9 @@ def decide_hflip(config: Config, mirror_safe: bool, console: Console) -> Config:
     return replace_setting(config, "augment.hflip", chance)
 
 
-def decide_rest(config: Config, images: int, mirror_safe: bool, device: torch.device, console: Console) -> Config:
+def decide_rest(
+    config: Config, images: int, mirror_safe: bool, device: torch.device, processes: Processes, console: Console
+) -> Config:
     """Decide every other ``auto`` but the batch, and say so."""
     if config.train.epochs == "auto":
         epochs = min(200, max(12, round(PICTURES_SHOWN / images)))
@@ -133,7 +138,7 @@ def decide_rest(config: Config, images: int, mirror_safe: bool, device: torch.de
         console.say(f"train.precision: {precision} ({reason})")
         config = replace_setting(config, "train.precision", precision)
     if config.data.workers == "auto":
-        workers = choose_workers("auto")
+        workers = processes.from_main(choose_workers(processes.local_world))
         console.say(f"data.workers: {workers} ({os.cpu_count()} processors)")
         config = replace_setting(config, "data.workers", workers)
     return config
@@ -171,7 +176,9 @@ def decide_batch(config: Config, detector: Detector, images: int, processes: Pro
     """Decide ``train.batch: auto``, and check the batch against the data and the processes."""
     t = config.train
     if t.batch == "auto":
-        batch, reason = choose_batch(detector, config.imgsz, t.multi_scale, t.precision, images // processes.world)
+        loss = build_loss(config.loss, detector.specs)
+        own = images // processes.world
+        batch, reason = choose_batch(detector, loss, config.imgsz, t.multi_scale, t.precision, own)
         batch = processes.from_main(batch) * processes.world
         console.say(f"train.batch: {batch} ({reason})")
         config = replace_setting(config, "train.batch", batch)

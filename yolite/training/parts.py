@@ -123,11 +123,14 @@ def ignored(boxes: Tensor, targets: Targets, iou: float) -> Tensor:
         [B, N] bool.
     """
     out = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+    # one question to the device for all pictures: which boxes are whose, and which of them count as crowd
+    group = 2 * targets.image + targets.ignore
+    counts = (group == torch.arange(2 * len(boxes), device=group.device)[:, None]).sum(1).tolist()
+    parts = targets.boxes[group.argsort(stable=True)].to(boxes.dtype).split(counts)
     for place in range(boxes.shape[0]):
-        own = targets.image == place
-        real, crowd = targets.boxes[own & ~targets.ignore], targets.boxes[own & targets.ignore]
+        real, crowd = parts[2 * place : 2 * place + 2]
         if len(real):
-            out[place] |= pairwise_iou(boxes[place], real.to(boxes.dtype)).amax(1) > iou
+            out[place] |= pairwise_iou(boxes[place], real).amax(1) > iou
         if len(crowd):
-            out[place] |= pairwise_overlap_share(boxes[place], crowd.to(boxes.dtype)).amax(1) > iou
+            out[place] |= pairwise_overlap_share(boxes[place], crowd).amax(1) > iou
     return out

@@ -96,6 +96,11 @@ def _read(config: Config, console: Console) -> tuple[Split, Split, Config]:
     dataset = build_dataset(config, console)
     train, *others = load_splits(dataset, ["train"] if config.overfit else ["train", "val"], console)
     if others:
+        if dataset.entries["train"] == dataset.entries["val"]:
+            console.warn(
+                "train and val are the same pictures, so the AP says how well they were learned by heart, nothing "
+                "about others: divide them (`yolite convert --val-share 0.2`)"
+            )
         return train, others[0], config
     few = [s for s in train.samples if len(s.boxes)][: config.overfit]
     if not few:
@@ -136,7 +141,8 @@ def _start_layers(detector: Detector, config: Config, layers: Layers, resuming: 
 def _start_weights(detector: Detector, weights: str, console: Console) -> None:
     """Copy the tensors of a checkpoint that fit, and list what is kept and what is newly drawn."""
     kept, new = transfer(detector, load_checkpoint(find_weights(weights)))
-    if not kept:
+    state = detector.state_dict()
+    if not any(state[name].ndim for name in kept):  # BN's counts of batches fit everything
         raise UserError(f"no tensor of {weights} fits this model: leave --model out to take the checkpoint's own")
     parts = dict.fromkeys(name.rpartition(".")[0].removeprefix("graph.") for name in new)
     names = [record.name for record in detector.graph.records]
@@ -179,7 +185,9 @@ def prepare(config: Config, console: Console, processes: Processes = ALONE, resu
     names, layers = train_split.names, build_layers(config.model)
     weights = decide_image_weights(config, train, names, console)
     shown = len(train) if weights is None else epoch_size(weights)
-    config = decide_rest(decide_anchors(config, targets, console), shown, train_split.mirror_safe, device, console)
+    config = decide_rest(
+        decide_anchors(config, targets, console), shown, train_split.mirror_safe, device, processes, console
+    )
     config = decide_class_weights(config, names, boxes_seen(train.samples, len(names), weights), console)
     detector = build_detector(config, len(names), placeholder_anchors(config.model)).to(device)
     _start_layers(detector, config, layers, resuming, console)

@@ -24,12 +24,16 @@ FIXED = (
 
 
 def hash_labels(pictures: Pictures) -> dict[str, str]:
-    """Return a short hash of each image's size, boxes and labels, by its id."""
-    out = {}
+    """Return a short hash of each image's size, boxes and labels, by its id (numbered where several share one)."""
+    out: dict[str, str] = {}
     for s in pictures.samples:
         digest = hashlib.sha256(str(s.size).encode())
         digest.update(s.boxes.numpy().tobytes() + s.labels.numpy().tobytes() + s.ignore.numpy().tobytes())
-        out[str(s.id)] = digest.hexdigest()[:16]
+        key, number = str(s.id), 1
+        while key in out:
+            number += 1
+            key = f"{s.id} ({number})"
+        out[key] = digest.hexdigest()[:16]
     return out
 
 

@@ -58,23 +58,32 @@ class StepSettings:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
-def draw_size(imgsz: Size, reach: float, seed: int, draw: int) -> Size:
-    """Draw an input size for multi-scale training (YOLO9000, section 2: "every 10 batches").
+def sizes_of(imgsz: Size, reach: float, cell: int) -> list[Size]:
+    """Return the input sizes (H, W) of multi-scale training, the smallest first.
 
     Args:
-        imgsz: (H, W), multiples of 32.
-        reach: Sizes lie between (1 − reach) and (1 + reach) times ``imgsz``.
+        imgsz: (H, W), multiples of ``cell``.
+        reach: Sizes lie between (1 − reach) and (1 + reach) times ``imgsz``, and have nearly its shape.
+        cell: All are multiples of it: 32, or the coarsest stride where that is larger.
+    """
+    low, high = (max(1, round(imgsz[0] * f / cell)) for f in (1 - reach, 1 + reach))
+    return [(row * cell, max(1, round(imgsz[1] * row / imgsz[0])) * cell) for row in range(low, high + 1)]
+
+
+def draw_size(imgsz: Size, reach: float, cell: int, seed: int, draw: int) -> Size:
+    """Draw one of `sizes_of` (YOLO9000, section 2: "every 10 batches").
+
+    Args:
+        imgsz: Of `sizes_of`.
+        reach: Of `sizes_of`.
+        cell: Of `sizes_of`.
         seed: Of the run.
         draw: Number of the draw: step // multi_scale_every.
-
-    Returns:
-        (H, W), multiples of 32, of nearly the same shape.
     """
     if not reach:
         return imgsz
-    low, high = (max(1, round(imgsz[0] * f / 32)) for f in (1 - reach, 1 + reach))
-    rows = int(generator(seed, _SCALE, draw).integers(low, high + 1))
-    return rows * 32, max(1, round(imgsz[1] * rows / imgsz[0])) * 32
+    sizes = sizes_of(imgsz, reach, cell)
+    return sizes[int(generator(seed, _SCALE, draw).integers(len(sizes)))]
 
 
 class Stepper:
@@ -93,15 +102,10 @@ class Stepper:
         self.device = next(model.parameters()).device
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.learning = [p for p in model.parameters() if p.requires_grad]
-        self.forward: Callable[[Tensor], list[Tensor]] = self._wrap(model)
-
-    def _wrap(self, model: nn.Module) -> nn.Module:
-        """Put DistributedDataParallel and torch.compile around the network where asked for."""
-        wrapped: nn.Module = model
-        if self.processes.world > 1:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            wrapped = DistributedDataParallel(wrapped, device_ids=ids)
-        return torch.compile(wrapped) if self.settings.compile else wrapped  # type: ignore[return-value]
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        self.shared = DistributedDataParallel(model, device_ids=ids) if processes.world > 1 else None
+        network: nn.Module = self.shared or model
+        self.forward: Callable[[Tensor], list[Tensor]] = torch.compile(network) if settings.compile else network
 
     def _images(self, batch: Batch, size: Size) -> Tensor:
         """Return the network's input [B, 3, H, W] at ``size``."""
@@ -123,9 +127,9 @@ class Stepper:
         """Add up the gradients of all parts; return this process's loss parts and their sum."""
         values = torch.zeros(len(self.loss.names) + 1, device=self.device)
         for number, (batch, own) in enumerate(zip(batches, targets, strict=True)):
-            several = isinstance(self.forward, DistributedDataParallel) and number + 1 < len(batches)
+            last = number + 1 == len(batches)
             # gradients travel between the processes once a step, with the last part
-            with self.forward.no_sync() if several else nullcontext():  # type: ignore[attr-defined]
+            with self.shared.no_sync() if self.shared and not last else nullcontext():
                 dtype = HALF.get(self.settings.precision)
                 with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                     maps = self.forward(self._images(batch, size))

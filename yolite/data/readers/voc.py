@@ -69,7 +69,8 @@ def _stems(listing: Path) -> list[str]:
 
 def _image_of(root: Path, stem: str) -> Path:
     """Return the picture of a stem (any usual ending)."""
-    for suffix in (".jpg", *sorted(SUFFIXES)):
+    usual = (".jpg", *sorted(SUFFIXES))
+    for suffix in (*usual, *(suffix.upper() for suffix in usual)):
         path = root / "JPEGImages" / f"{stem}{suffix}"
         if path.is_file():
             return path
