@@ -46,8 +46,8 @@ def jobs_of(kind: str, given: argparse.Namespace) -> list[Row]:
     if kind == "course":
         runs = [("bccd", start, COURSE, 0, "") for start in ("imported", "random")]
     elif kind == "quarter":
-        both = (("imported", SHORT), ("random", LONG))
-        runs = [(data, *run, seed, "") for data in ("bccd", "cards") for seed in given.seeds for run in both]
+        both = (("imported", SHORT), ("random", LONG))  # the short ones first
+        runs = [(data, *run, seed, "") for run in both for seed in given.seeds for data in ("bccd", "cards")]
     else:
         gentle = "" if given.words else GENTLE
         runs = [("coco128", "imported", GENTLY, seed, gentle) for seed in given.seeds]

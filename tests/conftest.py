@@ -163,22 +163,25 @@ def mini_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def traced_once() -> Iterator[None]:
-    """Trace `mini_run` and translate it into ONNX once, not for every export; for tests that export nothing else."""
+    """Trace a network and translate it into ONNX once, not for every export; it lasts for all tests after the first."""
     from yolite.commands import bench, export
     from yolite.export import graph, write
 
     programs: dict[Any, Any] = {}
     protos: dict[Any, Any] = {}
 
+    def key(model: Any) -> tuple[Any, float]:
+        return model.limits, sum(float(value.double().abs().sum()) for value in model.state_dict().values())
+
     def trace(model: Any) -> Any:
-        if model.limits not in programs:
-            programs[model.limits] = graph.trace(model)
-        return programs[model.limits]
+        if key(model) not in programs:
+            programs[key(model)] = graph.trace(model)
+        return programs[key(model)]
 
     def to_onnx(program: Any, model: Any) -> Any:
-        if model.limits not in protos:
-            protos[model.limits] = write.to_onnx(program, model)
-        return copy.deepcopy(protos[model.limits])
+        if key(model) not in protos:
+            protos[key(model)] = write.to_onnx(program, model)
+        return copy.deepcopy(protos[key(model)])
 
     with pytest.MonkeyPatch.context() as patch:
         for command in (export, bench):
