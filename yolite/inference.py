@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from yolite.defaults import IMGSZ_STEP
+from yolite.defaults import input_step
 from yolite.devices import half_type
 from yolite.errors import UserError
 from yolite.geometry import Letterbox
@@ -144,7 +144,7 @@ class Inference:
         self.network = network
         self.preprocess = preprocess
         self.device = network.device
-        self.step = 0 if network.fixed else max(IMGSZ_STEP, *(spec.stride for spec in network.specs))
+        self.step = 0 if network.fixed else input_step(spec.stride for spec in network.specs)
         self.seconds = {"preprocess": 0.0, "forward": 0.0, "postprocess": 0.0}
 
     @property

@@ -9,7 +9,8 @@ from yolite.config import Config, DataConfig
 from yolite.console import Console
 from yolite.data.dataset import ROLES, DataSet, Split, open_dataset
 from yolite.data.digits import ensure_digits, folder_name
-from yolite.data.inspect import examine
+from yolite.data.inspect import Store, examine, inspect
+from yolite.data.look import Look
 from yolite.data.problems import summarise
 from yolite.errors import UserError
 from yolite.files import read_yaml
@@ -75,9 +76,17 @@ def load_splits(dataset: DataSet, roles: Sequence[str], console: Console) -> lis
     return splits
 
 
-def where_of(dataset: DataSet) -> str:
+def _kept_as(dataset: DataSet) -> str:
     """Return the path by which what was found of a data set is kept."""
     return str(Path(dataset.where).absolute())
+
+
+def looks_of(dataset: DataSet, split: Split, console: Console) -> list[Look]:
+    """Return the look of each picture of a split, and say where it is kept; the split stays as it is."""
+    with console.track("looking into the images") as progress:
+        looks, line = inspect([Path(str(s.path)) for s in split.samples], Store(_kept_as(dataset)), progress)
+    console.say(line)
+    return looks
 
 
 def look_into(dataset: DataSet, splits: Sequence[Split], console: Console) -> list[Split]:
@@ -85,7 +94,7 @@ def look_into(dataset: DataSet, splits: Sequence[Split], console: Console) -> li
     if not any(sample.path for split in splits for sample in split.samples):
         return list(splits)
     with console.track("looking into the images") as progress:
-        examined, line = examine(splits, where_of(dataset), progress)
+        examined, line = examine(splits, _kept_as(dataset), progress)
     console.say(line)
     return examined
 

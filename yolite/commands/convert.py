@@ -13,10 +13,9 @@ from yolite.console import Console
 from yolite.data.convert import Format, Part, check_out, make_parts, write_dataset
 from yolite.data.dataset import ROLES, DataSet, Split
 from yolite.data.divide import check_share, divide
-from yolite.data.inspect import Store, inspect
 from yolite.data.readers.voc import list_names
 from yolite.errors import UserError
-from yolite.reading import build_dataset, load_split, where_of
+from yolite.reading import build_dataset, load_split, looks_of
 from yolite.settings import load_config
 
 
@@ -92,10 +91,7 @@ def hold_out(
     others = [(roles, split) for roles, split in splits if "train" not in roles]
     if any("val" in roles for roles, _ in others):
         raise UserError(f"{dataset.where} has pictures for val already: leave --val-share out")
-    with console.track("looking into the images") as progress:
-        looks, line = inspect([Path(str(s.path)) for s in whole.samples], Store(where_of(dataset)), progress)
-    console.say(line)
-    train, val = divide(whole, looks, share)
+    train, val = divide(whole, looks_of(dataset, whole, console), share)
     seen = {label for sample in val.samples for label in sample.labels[~sample.ignore].tolist()}
     if unseen := [name for label, name in enumerate(train.names) if label not in seen]:
         names = ", ".join(unseen[:8]) + (" ..." if len(unseen) > 8 else "")

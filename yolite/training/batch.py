@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from yolite.defaults import IMGSZ_STEP
+from yolite.defaults import input_step
 from yolite.devices import HALF
 from yolite.models.detector import Detector
 from yolite.structures import Size, Targets
@@ -64,7 +64,7 @@ def choose_batch(
     device = next(detector.parameters()).device
     if device.type != "cuda":
         return min(USUAL, images), "no GPU to fill"
-    size = sizes_of(imgsz, multi_scale, max(IMGSZ_STEP, detector.max_stride))[-1]
+    size = sizes_of(imgsz, multi_scale, input_step(spec.stride for spec in detector.specs))[-1]
     total = torch.cuda.get_device_properties(device).total_memory
     later = KEPT * sum(4 * p.numel() for p in detector.parameters())
 

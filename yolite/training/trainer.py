@@ -22,7 +22,7 @@ from yolite.checkpoint import describe, load_checkpoint
 from yolite.config import to_plain
 from yolite.console import Console
 from yolite.data.loader import TrainLoader, plain_batches
-from yolite.defaults import IMGSZ_STEP
+from yolite.defaults import input_step
 from yolite.evaluation.coco import CocoResult
 from yolite.evaluation.evaluate import evaluate
 from yolite.inference import Inference, TorchNetwork
@@ -174,7 +174,7 @@ class Trainer:
     def step(self, batches: list[Batch]) -> StepReport:
         """Do one step of the optimiser on the parts of a batch, at the rate and input size of this place."""
         t, at = self.config.train, self.global_step
-        cell = max(IMGSZ_STEP, self.model.max_stride)
+        cell = input_step(spec.stride for spec in self.model.specs)
         size = draw_size(self.config.imgsz, t.multi_scale, cell, self.config.seed, at // t.multi_scale_every)
         seed_libraries(self.config.seed, _STEP, at, self.processes.rank)
         return self.do_step(batches, self.rate(at), size, self._signal is not None, at * int(t.batch))
